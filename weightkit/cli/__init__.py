@@ -1,0 +1,49 @@
+"""The command line: a module for each command, imported when it is called.
+
+Options in, one front door called, lines out. Results go to stdout, progress and complaints to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "recover": "Rebuild a release from a base and a diff.",
+    "make-diff": "Make a diff from a base and a tuned model.",
+    "verify": "Check files against published digests.",
+    "inspect": "Say what is in a folder of weights.",
+    "demo": "Show a small recovery, and a corrupted one being caught.",
+}
+"""Command -> what ``--help`` says of it; the module is called like the command."""
+
+
+class Commands(click.Group):
+    """Commands that are imported only when they are needed, so that ``--help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"weightkit.cli.{name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="weightkit", message="weightkit %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Rebuild released model weights from patches, byte for byte, and prove it."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

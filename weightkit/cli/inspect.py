@@ -1,0 +1,64 @@
+"""``weightkit inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from weightkit.cli.options import exits, talk_options
+from weightkit.cli.report import print_json
+from weightkit.inspect import Inspection, inspect
+from weightkit.sizes import format_size
+
+
+@click.command("inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@talk_options
+@exits
+def command(path: Path, as_json: bool, quiet: bool) -> None:
+    """Print the tensors, dtypes, shapes, sizes and container of PATH, from its headers alone."""
+    found = inspect(path)
+    if as_json:
+        print_json(as_dict(found))
+        return
+    if not quiet:
+        for tensor in found.tensors:
+            shares = f"  (shares the bytes of {tensor.shares_with})" if tensor.shares_with else ""
+            shape = "x".join(str(size) for size in tensor.spec.shape) or "scalar"
+            name = tensor.name or "(a tensor by itself)"
+            click.echo(f"{tensor.spec.dtype.name:<9} {shape:>13} {tensor.spec.nbytes:>13}  {name}{shares}")
+    for file in found.files:
+        click.echo(f"{file.name}: {file.nbytes} bytes, {file.profile}: written by {file.written_by}")
+    dtypes = ", ".join(f"{count} {name}" for name, count in found.dtypes.items())
+    total = sum(file.nbytes for file in found.files)
+    looks = f"; by its norms {found.looks_like}" if found.looks_like else ""
+    click.echo(
+        f"{len(found.tensors)} tensors ({dtypes}), {found.parameters} parameters in {len(found.files)} files, "
+        f"{format_size(total)}{looks}"
+    )
+
+
+def as_dict(found: Inspection) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "command": "inspect",
+        "path": str(found.path),
+        "files": [
+            {"path": one.name, "bytes": one.nbytes, "profile": one.profile, "written_by": one.written_by} for one in found.files
+        ],
+        "tensors": [
+            {
+                "name": one.name,
+                "dtype": one.spec.dtype.name,
+                "shape": list(one.spec.shape),
+                "bytes": one.spec.nbytes,
+                "file": one.file,
+                "shares_with": one.shares_with,
+            }
+            for one in found.tensors
+        ],
+        "small_files": list(found.small),
+        "parameters": found.parameters,
+        "looks_like": found.looks_like or None,
+    }

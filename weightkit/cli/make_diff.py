@@ -1,0 +1,92 @@
+"""``weightkit make-diff``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weightkit.cli.options import exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.recover import form_from, rules_from
+from weightkit.cli.report import (
+    Clock,
+    command_line,
+    plan_json,
+    print_json,
+    print_notes,
+    print_plan,
+    progress,
+    receipts_json,
+)
+from weightkit.sizes import format_size
+
+
+@click.command("make-diff")
+@path_option("--raw", "The base that everybody has.", required=True, metavar="BASE")
+@path_option("--tuned", "The tuned model that you may not publish.", required=True, metavar="TUNED")
+@path_option("--out", "The folder to write.", required=True)
+@tensor_options
+@output_options
+@talk_options
+@exits
+def command(
+    raw: Path,
+    tuned: Path,
+    out: Path,
+    jobs: int,
+    max_memory: int,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make a diff from BASE and TUNED, and prove that it restores TUNED.
+
+    OUT gets the same files as TUNED with TUNED - BASE in them, and RELEASE.sha256: the digests of what recovering gives.
+    The recovery runs beside the subtraction and counts elements that come back with other bits.
+    """
+    clock = Clock()
+    from weightkit import diff
+
+    rules, form = rules_from(options), form_from(options)
+    planned, tallies = diff.prepare(raw, tuned, out, rules=rules, form=form)
+    if dry_run:
+        if as_json:
+            print_json(plan_json(planned, out, jobs, max_memory))
+        else:
+            print_plan(planned, out, jobs, max_memory)
+        return
+    with progress(planned.nbytes, "subtracting", quiet=quiet) as notify:
+        made = diff.carry(planned, tallies, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    if as_json:
+        facts = receipts_json(planned, made.report)
+        counts = {"elements": made.elements, "changed": made.changed}
+        print_json({"command": "make-diff", "out": str(out), **counts, **facts, "seconds": round(clock.seconds, 3)})
+    elif not quiet:
+        print_summary(made, raw, out, clock.seconds)
+
+
+def print_summary(made: Any, raw: Path, out: Path, seconds: float) -> None:
+    """What was written, how exact it is, and what to do next."""
+    from weightkit.diff import RELEASE_SUMS
+
+    receipts = made.report.receipts
+    print_notes(made.plan)
+    total = sum(one.nbytes for one in receipts)
+    click.echo(f"made {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
+    if not made.changed:
+        click.echo(f"{click.style('ok', fg='green', bold=True)}: all {made.elements} elements come back, bit for bit")
+    else:
+        share = made.changed / made.elements
+        click.echo(
+            f"{made.changed} of {made.elements} elements ({share:.4%}) come back with other bits: subtraction rounds. "
+            "--dtype float32 loses fewer"
+        )
+        worst = sorted(made.tallies.items(), key=lambda one: (-one[1].changed, one[0]))[:3]
+        for name, tally in worst:
+            click.echo(f"  {tally.changed} of {tally.elements}  {name}")
+    click.echo(f"{RELEASE_SUMS} holds the digests of what others will recover; publish it with the diff. They will say:")
+    words = ("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE", "--checksums", out / RELEASE_SUMS)
+    click.echo(f"next: {command_line(*words)}")

@@ -1,0 +1,141 @@
+"""Options that several commands have, and the decorator that turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from weightkit.dtypes import BY_NAME, DType
+from weightkit.errors import DigestMismatch, WeightkitError
+from weightkit.sizes import parse_size
+
+__all__ = ["MISMATCH", "default_jobs", "exits", "output_options", "path_option", "talk_options", "tensor_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REFUSED, MISMATCH, INTERRUPTED = 1, 3, 130
+"""Exit statuses beside 0 (done) and 2 (usage, click's own)."""
+
+
+def as_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A size in bytes: 10GB, 1GiB, 4096."""
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def default_jobs() -> int:
+    """Files at a time where the user does not say: one a processor, four at most."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def exits(function: F) -> F:
+    """Errors that a user can meet become one line on stderr and an exit status; never a traceback."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except DigestMismatch as error:
+            say_error(str(error))
+            sys.exit(MISMATCH)
+        except WeightkitError as error:
+            say_error(str(error))
+            sys.exit(REFUSED)
+        except KeyboardInterrupt:
+            say_error("interrupted; nothing unfinished was left, the same command goes on from here")
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(REFUSED)
+        except OSError as error:
+            say_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
+            sys.exit(REFUSED)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def say_error(text: str) -> None:
+    """One complaint, on stderr."""
+    click.echo(f"{click.style('weightkit:', fg='red', bold=True)} {text}", err=True)
+
+
+def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which ``--help`` is to show them."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def path_option(name: str, text: str, **more: Any) -> Callable[[F], F]:
+    """An option that takes a path; whether it exists is checked by whoever reads it."""
+    return click.option(name, type=click.Path(path_type=Path), metavar=more.pop("metavar", "DIR"), help=text, **more)
+
+
+def as_dtype(ctx: click.Context, param: click.Parameter, value: str | None) -> DType | None:
+    return BY_NAME[value] if value else None
+
+
+tensor_options = together(
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16", "bfloat16"]),
+        callback=as_dtype,
+        help="Cast both sides to it, compute and store in it.  [default: as stored]",
+    ),
+    click.option(
+        "--new-rows",
+        type=click.Choice(["mean", "zero", "whole"]),
+        help="Vocabulary rows that the base lacks: the mean of its rows (Stanford), zeros (Vicuna v0, LLaVA), or the whole "
+        "tensor as it is.",
+    ),
+    click.option(
+        "--whole",
+        multiple=True,
+        metavar="PATTERN",
+        help="Names of tensors that are no differences but whole, as 'lm_head.*'. May be repeated.",
+    ),
+    click.option(
+        "--inv-freq",
+        type=click.Choice(["float32", "float16"]),
+        default="float32",
+        show_default=True,
+        help="Rotary frequencies that the base lacks: exact, or rounded through float16.",
+    ),
+)
+
+output_options = together(
+    click.option("--format", type=click.Choice(["bin", "safetensors"]), help="Container to write."),
+    click.option("--torch-compat", metavar="VERSION", help="Write .bin files as this torch does, e.g. 1.13."),
+    click.option("--max-shard-size", callback=as_size, metavar="SIZE", help="Cut anew into shards of at most this, as 10GB."),
+    click.option("--max-memory", callback=as_size, metavar="SIZE", default="1GiB", show_default=True, help="Memory allowed."),
+    click.option(
+        "--jobs", type=click.IntRange(1), default=default_jobs, help="Files at a time.  [default: processors, up to 4]"
+    ),
+    click.option("--dry-run", is_flag=True, help="Print the plan, with exact sizes, and stop."),
+    click.option("--overwrite", is_flag=True, help="Replace files of the same names, each once its successor is whole."),
+)
+
+
+def set_level(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+
+
+talk_options = together(
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of prose."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress bar and no summary."),
+    click.option("-v", "--verbose", is_flag=True, callback=set_level, expose_value=False, help="Log each file to stderr."),
+)

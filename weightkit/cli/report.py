@@ -1,0 +1,142 @@
+"""What commands print: a progress bar in bytes, plans and summaries, as prose or as JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weightkit.budget import fit
+from weightkit.errors import DigestMismatch
+from weightkit.events import BytesWritten, Event, FileKept, Notify, ignore
+from weightkit.execute import disk
+from weightkit.executors.local import Report
+from weightkit.plan import Plan
+from weightkit.sizes import format_size
+
+__all__ = ["Clock", "command_line", "plan_json", "print_json", "print_mismatches", "print_plan", "progress", "receipts_json"]
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Elapsed time."""
+        return time.monotonic() - self.start
+
+
+@contextmanager
+def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
+    """One bar in bytes on stderr; none where stderr is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield ignore
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, smoothing=0.1) as bar:
+
+        def notify(event: Event) -> None:
+            if isinstance(event, BytesWritten | FileKept):
+                bar.update(event.nbytes)
+
+        yield notify
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout; keys stay as they are from one version to the next."""
+    click.echo(json.dumps({"schema": 1, **value}, indent=2))
+
+
+def command_line(*words: str | Path) -> str:
+    """A command for the user to copy."""
+    return shlex.join(str(word) for word in words)
+
+
+def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int) -> dict[str, Any]:
+    """A plan, for programs."""
+    budget, room = fit(plan.files, jobs, max_memory), disk(plan, out)
+    return {
+        "command": plan.job,
+        "dry_run": True,
+        "out": str(out),
+        "steps": list(plan.steps),
+        "notes": list(plan.notes),
+        "files": [{"path": file.path, "bytes": file.nbytes} for file in plan.everything],
+        "bytes": plan.nbytes,
+        "read_bytes": sum(file.read_nbytes() for file in plan.files),
+        "peak_memory_bytes": budget.peak_bytes,
+        "jobs": budget.jobs,
+        "disk_needed_bytes": room.needed,
+        "disk_free_bytes": room.free,
+    }
+
+
+def print_plan(plan: Plan, out: Path, jobs: int, max_memory: int) -> None:
+    """A plan, for people: what is read, done and written, and what it takes."""
+    facts = plan_json(plan, out, jobs, max_memory)
+    for step in plan.steps:
+        click.echo(f"{plan.job}: {step}")
+    print_notes(plan)
+    click.echo(f"would write to {out}:")
+    width = max(len(str(file["bytes"])) for file in facts["files"])
+    for file in facts["files"]:
+        click.echo(f"  {file['bytes']:>{width}} bytes  {file['path']}")
+    click.echo(f"in all  {facts['bytes']} bytes ({format_size(facts['bytes'])}); reads {format_size(facts['read_bytes'])}")
+    click.echo(f"memory  {format_size(facts['peak_memory_bytes'])} at most, {format_size(max_memory)} allowed")
+    needed, free = facts["disk_needed_bytes"], facts["disk_free_bytes"]
+    verdict = "enough" if needed <= free else click.style("NOT ENOUGH", fg="red")
+    click.echo(f"disk    {format_size(needed)} needed, {format_size(free)} free: {verdict}")
+    click.echo("nothing was written; say the same without --dry-run to do it")
+
+
+def print_notes(plan: Plan) -> None:
+    """What was decided on the way."""
+    for note in plan.notes:
+        click.echo(f"{click.style('note:', fg='yellow')} {note}")
+
+
+def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:
+    """What was written and what did not match, for programs."""
+    return {
+        "files": [
+            {
+                "path": one.path,
+                "bytes": one.nbytes,
+                **{name: digest.hex for name, digest in one.digests.items()},
+                "checked": one.checked,
+            }
+            for one in report.receipts
+        ],
+        "mismatches": [
+            {
+                "path": one.path,
+                "algorithm": one.algorithm,
+                "expected": one.expected,
+                "actual": one.actual,
+                "reason": one.reason,
+            }
+            for one in report.mismatches
+        ],
+        "notes": list(plan.notes),
+    }
+
+
+def print_mismatches(mismatches: tuple[DigestMismatch, ...]) -> None:
+    """Files that were not published, on stderr: expected, actual, the likely reason."""
+    for one in mismatches:
+        click.echo(f"{click.style('FAILED', fg='red', bold=True)} {one.path}: not written under its name", err=True)
+        click.echo(f"  {one.algorithm} wanted {one.expected}", err=True)
+        click.echo(f"  {one.algorithm} found  {one.actual}", err=True)
+        if one.reason:
+            click.echo(f"  {one.reason}", err=True)

@@ -1,0 +1,302 @@
+"""Reads the pickles in torch checkpoints without running them.
+
+A pickle is a program for a small stack machine. This is such a machine, but it can do nothing except build dicts, lists,
+tuples, strings and numbers, and note down which tensors are described: it imports nothing and calls nothing. A global
+outside ``GLOBALS``, or an opcode that a checkpoint does not need, is a ``FormatError`` that names it.
+
+Source of the shapes of the calls: torch-golden (files of torch 1.6 to 2.15), sections 5 and 7.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from weightkit.dtypes import BY_NAME, BY_STORAGE, DType
+from weightkit.errors import FormatError
+from weightkit.spec import TensorSpec
+
+__all__ = ["PickledDict", "StorageRef", "TensorRef", "named_tensors", "read_pickle"]
+
+REBUILDERS = {
+    f"torch._utils {name}"
+    for name in (
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_tensor_v3",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+    )
+} | {"torch._tensor _rebuild_from_type_v2"}
+CLASSES = {"torch Tensor", "torch.nn.parameter Parameter", "torch Size", "torch.storage UntypedStorage"}
+GLOBALS = (
+    {"collections OrderedDict", "torch device"}
+    | REBUILDERS
+    | CLASSES
+    | {f"torch {storage}" for storage in BY_STORAGE}
+    | {f"torch {name}" for name in BY_NAME}
+)
+"""Every global a pickle may name. They are strings here; none is imported."""
+
+MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that a pickle mentions, as ``torch HalfStorage``; inert."""
+
+    name: str
+
+
+class PickledDict(dict[Any, Any]):
+    """A dict or OrderedDict as a pickle built it.
+
+    Attributes:
+        kind: ``dict`` or ``OrderedDict``.
+        attributes: What BUILD set on it, as ``{"_metadata": ...}``.
+    """
+
+    def __init__(self, kind: str = "dict") -> None:
+        super().__init__()
+        self.kind = kind
+        self.attributes: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class StorageRef:
+    """A storage that a pickle names: ``nbytes`` bytes under ``key``, elsewhere in the file."""
+
+    key: str
+    dtype: DType | None  # None: untyped, counted in bytes
+    location: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorRef:
+    """A view of a storage. Offset and strides count elements."""
+
+    storage: StorageRef
+    spec: TensorSpec
+    offset: int
+    strides: tuple[int, ...]
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie row-major and without gaps."""
+        wanted = self.spec.strides()
+        return self.spec.numel == 0 or all(
+            stride == step or size == 1 for size, stride, step in zip(self.spec.shape, self.strides, wanted, strict=True)
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the tensor is its storage: contiguous, from the first byte to the last."""
+        return self.contiguous and self.offset == 0 and self.spec.nbytes == self.storage.nbytes
+
+
+@dataclass(slots=True)
+class Machine:
+    """The stack machine; one run reads one pickle."""
+
+    path: Path
+    stack: list[Any] = field(default_factory=list)
+    marks: list[list[Any]] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def fail(self, problem: str) -> NoReturn:
+        raise FormatError(self.path, f"its pickle {problem}")
+
+    def pop_to_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def run(self, opcodes: Iterator[tuple[Any, Any, Any]]) -> Any:
+        for opcode, argument, position in opcodes:
+            try:
+                if opcode.name == "STOP":
+                    return self.stack.pop()
+                self.step(opcode.name, argument)
+            except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+                raise FormatError(self.path, f"its pickle is malformed at {opcode.name}", position) from error
+        self.fail("has no end")
+
+    def step(self, name: str, argument: Any) -> None:
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self.marks.append(self.stack)
+                self.stack = []
+            case "NONE":
+                self.stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                self.stack.append(name == "NEWTRUE")
+            case (
+                "BININT"
+                | "BININT1"
+                | "BININT2"
+                | "LONG1"
+                | "INT"
+                | "LONG"
+                | "BINFLOAT"
+                | "BINUNICODE"
+                | "SHORT_BINUNICODE"
+                | "BINUNICODE8"
+                | "BINBYTES"
+                | "SHORT_BINBYTES"
+            ):
+                self.stack.append(argument)
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = self.stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[argument])
+            case "EMPTY_DICT":
+                self.stack.append(PickledDict())
+            case "EMPTY_LIST":
+                self.stack.append([])
+            case "EMPTY_TUPLE":
+                self.stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(name[-1])
+                self.stack[-count:] = [tuple(self.stack[-count:])]
+            case "TUPLE":
+                items = tuple(self.pop_to_mark())
+                self.stack.append(items)
+            case "APPEND":
+                item = self.stack.pop()
+                self.stack[-1].append(item)
+            case "APPENDS":
+                items_ = self.pop_to_mark()
+                self.stack[-1].extend(items_)
+            case "SETITEM":
+                value, key = self.stack.pop(), self.stack.pop()
+                self.set_items([key, value])
+            case "SETITEMS":
+                self.set_items(self.pop_to_mark())
+            case "GLOBAL":
+                self.stack.append(self.known(argument))
+            case "STACK_GLOBAL":
+                attribute, module = self.stack.pop(), self.stack.pop()
+                self.stack.append(self.known(f"{module} {attribute}"))
+            case "BINPERSID":
+                self.stack.append(self.storage(self.stack.pop()))
+            case "REDUCE":
+                arguments, function = self.stack.pop(), self.stack.pop()
+                self.stack.append(self.call(function, arguments))
+            case "BUILD":
+                state = self.stack.pop()
+                if not isinstance(self.stack[-1], PickledDict) or not isinstance(state, dict):
+                    self.fail("sets the state of something that is no OrderedDict")
+                self.stack[-1].attributes.update(state)
+            case _:
+                self.fail(f"uses {name}, which no checkpoint needs")
+
+    def set_items(self, flat: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, PickledDict) or len(flat) % 2:
+            self.fail("stores an item into something that is no dict")
+        target.update(zip(flat[::2], flat[1::2], strict=True))
+
+    def known(self, name: str) -> Global:
+        if name not in GLOBALS:
+            self.fail(f"calls for {name.replace(' ', '.')}, which no checkpoint of tensors needs: not read, not run")
+        return Global(name)
+
+    def storage(self, value: Any) -> StorageRef:
+        match value:
+            case ("storage", Global(name), str(key), str(location), int(count), *_) if count >= 0:
+                if name == "torch.storage UntypedStorage":
+                    return StorageRef(key, None, location, count)
+                dtype = BY_STORAGE[name.removeprefix("torch ")]
+                return StorageRef(key, dtype, location, count * dtype.itemsize)
+        self.fail("names a storage in a form that torch does not write")
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        match function, arguments:
+            case Global("collections OrderedDict"), ():
+                return PickledDict("OrderedDict")
+            case Global("collections OrderedDict"), (list(pairs),):
+                ordered = PickledDict("OrderedDict")
+                ordered.update(pairs)
+                return ordered
+            case Global("torch Size"), (tuple() | list() as sizes,):
+                return tuple(sizes)
+            case Global("torch device"), (str(name), *_):
+                return name
+            case Global("torch._utils _rebuild_tensor_v3"), (storage, offset, shape, strides, _, _, Global(name), *_):
+                return self.tensor(storage, BY_NAME[name.removeprefix("torch ")], offset, shape, strides)
+            case Global("torch._utils _rebuild_tensor_v2" | "torch._utils _rebuild_tensor"), (
+                StorageRef(dtype=DType() as dtype) as storage,
+                offset,
+                shape,
+                strides,
+                *_,
+            ):
+                return self.tensor(storage, dtype, offset, shape, strides)
+            case Global("torch._utils _rebuild_parameter" | "torch._utils _rebuild_parameter_with_state"), (
+                TensorRef() as tensor,
+                *_,
+            ):
+                return tensor
+            case Global("torch._tensor _rebuild_from_type_v2"), (Global() as inner, Global(name), tuple() as args, _) if (
+                name in CLASSES and inner.name in REBUILDERS and inner != function
+            ):
+                return self.call(inner, args)
+            case Global(name), _:
+                self.fail(f"calls {name.replace(' ', '.')} in a form that torch does not write")
+        self.fail("calls something that is no function")
+
+    def tensor(self, storage: Any, dtype: DType, offset: Any, shape: Any, strides: Any) -> TensorRef:
+        if not isinstance(storage, StorageRef) or len(shape) != len(strides):
+            self.fail("describes a tensor in a form that torch does not write")
+        if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
+            self.fail("describes a tensor with an offset, a size or a stride that is no natural number")
+        spec = TensorSpec(dtype, tuple(shape))
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if spec.numel and (last + 1) * dtype.itemsize > storage.nbytes:
+            self.fail(f"describes a tensor {spec} that reaches past the end of its storage of {storage.nbytes} bytes")
+        return TensorRef(storage, spec, offset, tuple(strides))
+
+
+def read_pickle(file: BinaryIO, path: Path) -> Any:
+    """Read one pickle and leave the file behind its last byte.
+
+    Returns what it builds, with ``PickledDict`` for dicts and ``TensorRef`` for tensors.
+
+    Raises:
+        FormatError: It is malformed, or names something that a checkpoint does not need.
+    """
+    try:
+        return Machine(path).run(iter(pickletools.genops(file)))
+    except FormatError:
+        raise
+    except (ValueError, UnicodeDecodeError, IndexError, OverflowError, MemoryError) as error:
+        raise FormatError(path, f"its pickle is malformed: {error}") from error
+
+
+def named_tensors(value: Any, path: Path) -> dict[str, TensorRef]:
+    """The tensors in what a pickle built, by name, in its order.
+
+    Names of nested dicts and lists are joined by dots; a bare tensor has the empty name. Other values are passed over.
+    """
+    found: dict[str, TensorRef] = {}
+
+    def visit(name: str, one: Any, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise FormatError(path, f"its pickle is nested more than {MAX_DEPTH} deep")
+        if isinstance(one, TensorRef):
+            if name in found:
+                raise FormatError(path, f"two tensors have the name {name!r}")
+            found[name] = one
+        elif isinstance(one, dict | list | tuple):
+            for key, inner in one.items() if isinstance(one, dict) else enumerate(one):
+                visit(f"{name}.{key}" if name else str(key), inner, depth + 1)
+
+    visit("", value, 0)
+    return found

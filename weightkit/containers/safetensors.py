@@ -1,0 +1,210 @@
+"""Reads and writes safetensors files.
+
+    8 bytes    length of the header, little-endian
+    header     JSON: name -> dtype, shape, data_offsets; "__metadata__": text -> text; padded with blanks to 8 bytes
+    data       the tensors, one after another without gaps
+
+Source: safetensors 0.8.0, ``tensor.rs`` (limits, order, padding).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from weightkit.buffers import Buffer, read_extent
+from weightkit.containers.layout import Layout, one_each
+from weightkit.dtypes import BY_SAFETENSORS
+from weightkit.errors import FormatError
+from weightkit.spec import TensorSpec
+
+__all__ = ["Safetensors", "SafetensorsFile", "open_file"]
+
+MAX_HEADER = 100_000_000
+ORDER = [
+    "U64",
+    "I64",
+    "F64",
+    "C64",
+    "F32",
+    "U32",
+    "I32",
+    "BF16",
+    "F16",
+    "U16",
+    "I16",
+    "F8_E5M2FNUZ",
+    "F8_E4M3FNUZ",
+    "F8_E8M0",
+    "F8_E4M3",
+    "F8_E5M2",
+    "I8",
+    "U8",
+    "F6_E3M2",
+    "F6_E2M3",
+    "F4",
+    "BOOL",
+]
+"""Order of the dtypes in a file that the library wrote; within one, names in order of code points."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SafetensorsFile:
+    """A ``TensorSource`` over a safetensors file.
+
+    Attributes:
+        path: The file.
+        specs: Name -> dtype and shape, in the order of the data.
+        starts: Name -> first byte in the file.
+        metadata: The header's ``__metadata__``, in the file's order.
+    """
+
+    path: Path
+    specs: Mapping[str, TensorSpec]
+    starts: Mapping[str, int]
+    metadata: tuple[tuple[str, str], ...]
+
+    profile = "safetensors"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SafetensorsFile, (self.path, dict(self.specs), dict(self.starts), self.metadata)
+
+    def read(self, name: str, start: int, stop: int) -> Buffer:
+        """Rows ``[start, stop)`` of a tensor, row-major."""
+        spec = self.specs[name]
+        return read_extent(self.path, self.starts[name] + start * spec.row_nbytes, (stop - start) * spec.row_nbytes)
+
+    def crc32(self, name: str) -> int | None:
+        """None: the format records no checksums."""
+        return None
+
+    def layout(self) -> Layout:
+        """The file's own layout: each tensor by itself."""
+        return one_each(self.specs.items())
+
+
+def open_file(path: Path) -> SafetensorsFile:
+    """Index a safetensors file: reads its header only.
+
+    Raises:
+        FormatError: The header is damaged, or does not fit the file.
+    """
+    size = path.stat().st_size
+    length = int.from_bytes(read_extent(path, 0, 8), "little") if size >= 8 else 0
+    if not 2 <= length <= MAX_HEADER:
+        raise FormatError(path, f"its header of {length} bytes is no header of safetensors (2 to {MAX_HEADER})")
+    if 8 + length > size:
+        raise FormatError(path, f"is cut short in its header: it has {size} bytes, the header alone {length}")
+    header = parse_header(path, bytes(read_extent(path, 8, length)))
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FormatError(path, "its __metadata__ is no mapping of text to text")
+    entries = sorted(
+        (entry(path, name, value) for name, value in header.items()), key=lambda one: (one[2], one[2] + one[1].nbytes)
+    )
+    end = 0
+    for name, spec, start in entries:
+        if start != end:
+            raise FormatError(path, f"{name}: its data begin at {start}, not at {end} where the ones before end")
+        end += spec.nbytes
+    if 8 + length + end != size:
+        found, wanted = size, 8 + length + end
+        verb = "is cut short" if found < wanted else "has bytes after its last tensor"
+        raise FormatError(path, f"{verb}: it has {found} bytes, its header speaks of {wanted}")
+    return SafetensorsFile(
+        path,
+        MappingProxyType({name: spec for name, spec, _ in entries}),
+        MappingProxyType({name: 8 + length + start for name, _, start in entries}),
+        tuple(metadata.items()),
+    )
+
+
+def parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise FormatError(path, "its header has a name twice")
+        return dict(pairs)
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise FormatError(path, f"its header is no JSON: {error}", 8) from error
+    if not isinstance(header, dict):
+        raise FormatError(path, "its header is no JSON object", 8)
+    return header
+
+
+def entry(path: Path, name: str, value: Any) -> tuple[str, TensorSpec, int]:
+    """Name, spec and first byte (within the data) of one header entry."""
+    match value:
+        case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if all(
+            type(n) is int and n >= 0 for n in (*shape, start, stop)
+        ):
+            dtype = BY_SAFETENSORS.get(code)
+            if dtype is None:
+                raise FormatError(path, f"{name}: dtype {code} is not read; known: {', '.join(BY_SAFETENSORS)}")
+            spec = TensorSpec(dtype, tuple(shape))
+            if stop - start != spec.nbytes:
+                raise FormatError(path, f"{name}: {spec} takes {spec.nbytes} bytes, its entry has {stop - start}")
+            return name, spec, start
+    raise FormatError(path, f"{name}: its header entry is malformed")
+
+
+@dataclass(frozen=True, slots=True)
+class Safetensors:
+    """Encodes as ``safetensors.torch.save_file`` does, byte for byte.
+
+    Attributes:
+        metadata: ``__metadata__`` in the order in which it is to stand (the library's own order is random from two
+            entries on; transformers writes the one entry ``format: pt``).
+    """
+
+    metadata: tuple[tuple[str, str], ...] = (("format", "pt"),)
+
+    def order(self, layout: Layout) -> Sequence[int]:
+        """By dtype, then by name. A run that two items share is refused, as the library does."""
+        if len(layout.items) != len(layout.runs):
+            raise ValueError("safetensors files hold no tied tensors; leave out all names but one")
+        place = {code: number for number, code in enumerate(ORDER)}
+        keys = {}
+        for item in layout.items:
+            code = item.spec.dtype.safetensors
+            if code is None:
+                raise ValueError(f"{item.name}: safetensors files hold no {item.spec.dtype}")
+            keys[item.run] = (place[code], item.name)
+        return sorted(keys, key=lambda run: keys[run])
+
+    def header(self, layout: Layout) -> bytes:
+        """Length and header."""
+        items = {item.run: item for item in layout.items}
+        entries: dict[str, Any] = {"__metadata__": dict(self.metadata)} if self.metadata else {}
+        start = 0
+        for run in self.order(layout):
+            spec = items[run].spec
+            offsets = [start, start + spec.nbytes]
+            entries[items[run].name] = {
+                "dtype": spec.dtype.safetensors,
+                "shape": list(spec.shape),
+                "data_offsets": offsets,
+            }
+            start += spec.nbytes
+        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        text += b" " * (-len(text) % 8)
+        if len(text) > MAX_HEADER:
+            raise ValueError(f"a header of {len(text)} bytes is longer than safetensors allows ({MAX_HEADER})")
+        return struct.pack("<Q", len(text)) + text
+
+    def nbytes(self, layout: Layout) -> int:
+        """Exact size of the file."""
+        return len(self.header(layout)) + sum(run.spec.nbytes for run in layout.runs)
+
+    def encode(self, layout: Layout, payloads: Iterable[Iterable[Buffer]]) -> Iterator[Buffer]:
+        """Header, then the tensors."""
+        yield self.header(layout)
+        for payload in payloads:
+            yield from payload

@@ -1,0 +1,75 @@
+"""Digests: a value that cannot be wrong, and a hasher that takes several in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightkit.buffers import Buffer
+
+__all__ = ["ALGORITHMS", "Digest", "Hasher", "hash_file"]
+
+ALGORITHMS: dict[str, int] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake2b": 128}
+"""Algorithms known, with the length of their digests in hexadecimal digits."""
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest in lower-case hexadecimal.
+
+    Raises:
+        ValueError: It has not the length of its algorithm or is a placeholder (one digit repeated).
+    """
+
+    algorithm: str
+    hex: str
+
+    def __post_init__(self) -> None:
+        length = ALGORITHMS.get(self.algorithm)
+        if length is None:
+            raise ValueError(f"{self.algorithm!r} is no digest algorithm; known: {', '.join(ALGORITHMS)}")
+        if not re.fullmatch(f"[0-9a-f]{{{length}}}", self.hex):
+            raise ValueError(f"{self.hex!r} is no {self.algorithm} digest of {length} hexadecimal digits")
+        if len(set(self.hex)) == 1:
+            raise ValueError(f"{self.hex[:8]}... is a placeholder, not a digest")
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def of_nothing(self) -> bool:
+        """Whether this is the digest of an empty file: what a script prints that hashed nothing."""
+        return self.hex == hashlib.new(self.algorithm, usedforsecurity=False).hexdigest()
+
+
+class Hasher:
+    """Several digests of one stream, in one pass over it."""
+
+    def __init__(self, algorithms: Iterable[str]) -> None:
+        self.hashes = {name: hashlib.new(name, usedforsecurity=False) for name in sorted(set(algorithms))}
+        self.nbytes = 0
+
+    def update(self, data: Buffer) -> None:
+        """Take in more of the stream."""
+        for one in self.hashes.values():
+            one.update(data)
+        self.nbytes += len(data)
+
+    def digests(self) -> dict[str, Digest]:
+        """The digests so far, by algorithm."""
+        return {name: Digest(name, one.hexdigest()) for name, one in self.hashes.items()}
+
+
+def hash_file(path: Path, algorithms: Iterable[str]) -> dict[str, Digest]:
+    """Digests of a whole file, by algorithm, in one pass and with one small buffer."""
+    hasher = Hasher(algorithms)
+    buffer = memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while got := file.readinto(buffer):
+            hasher.update(buffer[:got])
+    return hasher.digests()

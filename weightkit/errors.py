@@ -1,0 +1,76 @@
+"""The errors that weightkit raises about files and plans.
+
+    WeightkitError
+    ├── FormatError      a file is not what it claims to be, or is damaged
+    ├── PlanError        the inputs are sound but do not fit together, or the output cannot be made
+    └── DigestMismatch   a digest is not the one that was published
+
+They carry data as well as a message, and survive a pickle. A bad argument to a function is a ``ValueError``; whoever
+knows the file turns it into one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["DigestMismatch", "FormatError", "PlanError", "WeightkitError"]
+
+
+class WeightkitError(Exception):
+    """Anything that weightkit refuses to go on with."""
+
+
+class FormatError(WeightkitError):
+    """A file is not what it claims to be.
+
+    Attributes:
+        path: The file.
+        problem: What was found and what was wanted.
+        offset: Where in the file, in bytes, if one place is to blame.
+    """
+
+    def __init__(self, path: Path, problem: str, offset: int | None = None) -> None:
+        super().__init__(path, problem, offset)
+        self.path, self.problem, self.offset = path, problem, offset
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f" (at byte {self.offset})"
+        return f"{self.path}: {self.problem}{where}"
+
+
+class PlanError(WeightkitError):
+    """What was asked for cannot be done; every reason found is in ``problems``.
+
+    Attributes:
+        summary: One line saying what does not work.
+        problems: Further lines, one a misfit.
+    """
+
+    def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(summary, tuple(problems))
+        self.summary, self.problems = summary, tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary, *(f"  {problem}" for problem in self.problems)])
+
+
+class DigestMismatch(WeightkitError):
+    """A file's digest is not the one that was wanted; the file was not published under its name.
+
+    Attributes:
+        path: The file, relative to the output folder.
+        algorithm: The digest's algorithm, as ``sha256``.
+        expected: The digest wanted, in hexadecimal.
+        actual: The digest found.
+        reason: The likely reason, where one can be told.
+    """
+
+    def __init__(self, path: str, algorithm: str, expected: str, actual: str, reason: str = "") -> None:
+        super().__init__(path, algorithm, expected, actual, reason)
+        self.path, self.algorithm = path, algorithm
+        self.expected, self.actual, self.reason = expected, actual, reason
+
+    def __str__(self) -> str:
+        tail = f"; {self.reason}" if self.reason else ""
+        return f"{self.path}: {self.algorithm} is {self.actual}, wanted {self.expected}{tail}"

@@ -1,0 +1,200 @@
+"""Runs a plan on this machine: files side by side in threads, and within a file computing, hashing and writing overlap.
+
+Every chunk goes from the thread that computes it to one that hashes it and one that writes it, through queues of a few
+places, so memory stays bounded and no byte is read back for its digest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from weightkit.budget import Budget
+from weightkit.buffers import Buffer
+from weightkit.digest import Digest, Hasher
+from weightkit.errors import DigestMismatch
+from weightkit.events import BytesWritten, Event, FileFinished, FileKept, Notify, ignore
+from weightkit.plan import OutputFile, Plan, SmallFile
+from weightkit.sinks import Sink
+
+__all__ = ["Receipt", "Report", "run", "write_file"]
+
+QUEUE_PLACES = 4
+DIGEST = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A file that stands under its name.
+
+    Attributes:
+        path: Its name in the output folder.
+        nbytes: Its size.
+        digests: By algorithm; SHA-256 is always among them.
+        checked: Whether a published digest was given for it (and so holds).
+        twin: Digests of the file that was computed in step, if there was one.
+    """
+
+    path: str
+    nbytes: int
+    digests: dict[str, Digest]
+    checked: bool = False
+    twin: dict[str, Digest] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 in hexadecimal."""
+        return self.digests[DIGEST].hex
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        receipts: The files published, in the order of the plan.
+        mismatches: Files whose digest was not the one wanted; none of them was published.
+    """
+
+    receipts: tuple[Receipt, ...]
+    mismatches: tuple[DigestMismatch, ...]
+
+
+@contextmanager
+def relay(work: Callable[[Buffer], object]) -> Iterator[Callable[[Buffer], None]]:
+    """A thread that does ``work`` on what it is handed, in order; what it raises is raised at the next hand-over."""
+    queue: SimpleQueue[Buffer | None] = SimpleQueue()
+    places = threading.Semaphore(QUEUE_PLACES)
+    failure: list[BaseException] = []
+
+    def serve() -> None:
+        while (item := queue.get()) is not None:
+            if not failure:
+                try:
+                    work(item)
+                except BaseException as error:
+                    failure.append(error)
+            places.release()
+
+    def hand_over(item: Buffer) -> None:
+        places.acquire()
+        if failure:
+            places.release()
+            raise failure[0]
+        queue.put(item)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield hand_over
+    finally:
+        queue.put(None)
+        thread.join()
+    if failure:
+        raise failure[0]
+
+
+def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_bytes: int) -> Receipt:
+    """Compute, hash, write and check one file; the unit of work of every executor.
+
+    Raises:
+        DigestMismatch: It is not what was published; nothing appears under its name.
+        FormatError: An input is damaged.
+    """
+    algorithms = {DIGEST, *(digest.algorithm for digest in file.expect)}
+    kept = sink.finished(file.path, file.nbytes)
+    if kept and set(kept) >= algorithms and file.twin is None:
+        notify(FileKept(file.path, file.nbytes))
+        return Receipt(file.path, file.nbytes, kept, bool(file.expect))
+    hasher, twin_hasher = Hasher(algorithms), Hasher(algorithms)
+    twin_relay = relay(twin_hasher.update) if file.twin else nullcontext(ignore_chunk)
+    with sink.create(file.path) as out:
+        with relay(hasher.update) as hash_chunk, relay(out.write) as write_chunk, twin_relay as hash_twin:
+            for chunk, *beside in file.chunks(block_bytes):
+                hash_chunk(chunk)
+                write_chunk(chunk)
+                for other in beside:
+                    hash_twin(other)
+                notify(BytesWritten(file.path, len(chunk)))
+        digests = hasher.digests()
+        check(file, digests)
+        out.seal(digests)
+    notify(FileFinished(file.path, hasher.nbytes, tuple(digests.values())))
+    return Receipt(file.path, hasher.nbytes, digests, bool(file.expect), twin_hasher.digests() if file.twin else None)
+
+
+def ignore_chunk(chunk: Buffer) -> None:
+    """Where there is no twin."""
+
+
+def write_small(file: SmallFile, sink: Sink, notify: Notify) -> Receipt:
+    """Write a file whose bytes are known already."""
+    hasher = Hasher({DIGEST, *(digest.algorithm for digest in file.expect)})
+    hasher.update(file.content)
+    digests = hasher.digests()
+    check(file, digests)
+    if sink.finished(file.path, file.nbytes) != digests:
+        with sink.create(file.path) as out:
+            out.write(file.content)
+            out.seal(digests)
+    notify(FileFinished(file.path, file.nbytes, tuple(digests.values())))
+    return Receipt(file.path, file.nbytes, digests, bool(file.expect))
+
+
+def check(file: OutputFile | SmallFile, digests: dict[str, Digest]) -> None:
+    """Compare with what was published.
+
+    Raises:
+        DigestMismatch: One of them differs.
+    """
+    for wanted in file.expect:
+        found = digests[wanted.algorithm]
+        if found != wanted:
+            raise DigestMismatch(file.path, wanted.algorithm, wanted.hex, found.hex)
+
+
+def run(plan: Plan, sink: Sink, budget: Budget, notify: Notify = ignore) -> Report:
+    """Write all files of a plan. Index and other small files go last, and only if every file of tensors is right.
+
+    A mismatch does not stop the other files. ``sink`` is left open, so that the caller may add to it (a list of
+    digests) before closing it.
+    """
+    from weightkit.compute import one_thread
+
+    mismatches: list[DigestMismatch] = []
+    stop = threading.Event()
+
+    def watched(event: Event) -> None:
+        if stop.is_set():
+            raise Stopped
+        notify(event)
+
+    def attempt(file: OutputFile) -> Receipt | None:
+        try:
+            return write_file(file, sink, watched, block_bytes=budget.block_bytes)
+        except DigestMismatch as error:
+            mismatches.append(error)
+            return None
+
+    with one_thread(), ThreadPoolExecutor(budget.jobs) as pool:
+        futures = [pool.submit(attempt, file) for file in plan.files]
+        try:
+            receipts = [receipt for future in futures if (receipt := future.result())]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    for small in () if mismatches else plan.small:
+        try:
+            receipts.append(write_small(small, sink, notify))
+        except DigestMismatch as error:
+            mismatches.append(error)
+    return Report(tuple(receipts), tuple(sorted(mismatches, key=lambda error: error.path)))
+
+
+class Stopped(Exception):
+    """Raised in a worker whose run was interrupted or failed elsewhere; it leaves nothing behind."""

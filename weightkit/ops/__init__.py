@@ -1,0 +1,1 @@
+"""Operations on tensors, one idea a module. An op is named after what it does and works on paper first."""

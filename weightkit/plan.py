@@ -1,0 +1,168 @@
+"""What will be written, decided before anything is: frozen, picklable, and exact to the byte.
+
+An ``OutputFile`` is one independent unit of work. Its size follows from names, dtypes and shapes, so a plan for 10 GB shards
+is made in milliseconds, without reading a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from weightkit.buffers import Buffer
+from weightkit.containers.layout import Encoding, Layout
+from weightkit.digest import Digest
+from weightkit.lazy import Derived, LazyTensor, Stored
+
+__all__ = ["OutputFile", "Plan", "SmallFile", "Twin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A file that is computed in step with another and hashed, but not written: the proof of a round trip.
+
+    Its layout is the other's; its tensors have the shapes and dtypes of the other's.
+    """
+
+    encoding: Encoding
+    tensors: tuple[tuple[LazyTensor, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file of tensors to be written.
+
+    Attributes:
+        path: Its name in the output folder.
+        encoding: What turns the tensors into bytes.
+        layout: How they lie in it.
+        tensors: For each run of the layout, the lazy tensors that fill it one after another.
+        expect: Digests it must have, by whichever algorithms they were published in.
+        twin: A second file to compute in step.
+    """
+
+    path: str
+    encoding: Encoding
+    layout: Layout
+    tensors: tuple[tuple[LazyTensor, ...], ...]
+    expect: tuple[Digest, ...] = ()
+    twin: Twin | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Exact size of the file."""
+        return self.encoding.nbytes(self.layout)
+
+    @property
+    def widest_row_nbytes(self) -> int:
+        """Bytes in the widest row of any tensor: a block can be no smaller."""
+        return max((tensor.spec.row_nbytes for run in self.tensors for tensor in run), default=0)
+
+    def read_nbytes(self) -> int:
+        """Bytes that will be read from inputs; a tensor used twice counts once."""
+        seen: dict[int, int] = {}
+
+        def visit(tensor: LazyTensor) -> None:
+            if isinstance(tensor, Stored):
+                seen[id(tensor)] = tensor.spec.nbytes
+            elif isinstance(tensor, Derived):
+                for one in tensor.inputs:
+                    visit(one)
+
+        for run in self.tensors:
+            for tensor in run:
+                visit(tensor)
+        return sum(seen.values())
+
+    def chunks(self, block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back; with a twin, its bytes beside it."""
+        if self.twin is None:
+            payloads = (self.payload(run, block_bytes) for run in self.encoding.order(self.layout))
+            for chunk in self.encoding.encode(self.layout, payloads):
+                yield (chunk,)
+        else:
+            yield from self.chunks_in_step(self.twin, block_bytes)
+
+    def payload(self, run: int, block_bytes: int) -> Iterator[Buffer]:
+        """The bytes of one run."""
+        from weightkit.compute import blocks
+
+        for tensor in self.tensors[run]:
+            for (block,) in blocks([tensor], block_bytes):
+                yield block
+
+    def chunks_in_step(self, twin: Twin, block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
+        """Both files at once: the twin's encoder is fed the blocks that were computed beside the file's own."""
+        from weightkit.compute import blocks
+
+        beside: list[Buffer] = []
+
+        def own(run: int) -> Iterator[Buffer]:
+            for tensor, other in zip(self.tensors[run], twin.tensors[run], strict=True):
+                for block, twin_block in blocks([tensor, other], block_bytes):
+                    beside.append(twin_block)
+                    yield block
+
+        def others(run: int) -> Iterator[Buffer]:
+            for tensor in twin.tensors[run]:
+                done = 0
+                while done < tensor.spec.nbytes:
+                    block = beside.pop(0)
+                    done += len(block)
+                    yield block
+
+        order = self.encoding.order(self.layout)
+        first = self.encoding.encode(self.layout, (own(run) for run in order))
+        second = twin.encoding.encode(self.layout, (others(run) for run in order))
+        yield from zip(first, second, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFile:
+    """A file whose bytes are known already: an index, a config, a tokenizer.
+
+    Attributes:
+        path: Its name in the output folder.
+        content: Its bytes.
+        origin: Where it comes from, for people: ``the diff``, ``made``.
+        expect: Digests it must have.
+    """
+
+    path: str
+    content: bytes
+    origin: str
+    expect: tuple[Digest, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Exact size of the file."""
+        return len(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run will write.
+
+    Attributes:
+        job: What it does, as ``recover``.
+        steps: What is done to the tensors, one line each, for people.
+        files: Files of tensors, in the order of their names.
+        small: Small files, written after them.
+        notes: What the user should know before the run, one line each.
+    """
+
+    job: str
+    steps: tuple[str, ...]
+    files: tuple[OutputFile, ...]
+    small: tuple[SmallFile, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def everything(self) -> tuple[OutputFile | SmallFile, ...]:
+        """All files, in the order in which they are written."""
+        return *self.files, *self.small
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that will be written in all, but for the list of digests."""
+        return sum(file.nbytes for file in self.everything)

@@ -1,0 +1,225 @@
+"""The main job: a base and a published diff give the release.
+
+import weightkit.recover
+weightkit.recover.recover("llama-13b", "zhixi-diff", "zhixi-13b")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightkit import manifests
+from weightkit.budget import DEFAULT_MAX_MEMORY
+from weightkit.checkpoints import Checkpoint, open_checkpoint
+from weightkit.errors import PlanError
+from weightkit.events import Notify, ignore
+from weightkit.execute import SUMS, carry_out, check_out, entries_of, expecting, write_list
+from weightkit.executors.local import Report
+from weightkit.flavour import already_holds, flavour, nothing_but_nan
+from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.ops.add import Add, Cast
+from weightkit.output import Form, output_files, small_files
+from weightkit.pairing import Rules, pair
+from weightkit.plan import Plan
+
+__all__ = ["Form", "Recovered", "Rules", "carry", "plan", "prepare", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a recovery did.
+
+    Attributes:
+        plan: What was to be written.
+        report: What was, and which digests did not match.
+    """
+
+    plan: Plan
+    report: Report
+
+    @property
+    def ok(self) -> bool:
+        """Whether every digest that was given holds."""
+        return not self.report.mismatches
+
+
+def plan(base: Checkpoint, diff: Checkpoint, rules: Rules | None = None, form: Form | None = None) -> Plan:
+    """Decide all that will be written. Reads headers and a few small tensors only.
+
+    Args:
+        base: What the user has.
+        diff: An additive diff.
+        rules: What the user said about the tensors.
+        form: What the user said about the files.
+
+    Raises:
+        PlanError: Base and diff do not fit; every misfit is in it.
+    """
+    rules, form = rules or Rules(), form or Form()
+    pairs = pair(base, diff, rules, other_is="diff")
+    release: dict[str, LazyTensor] = {}
+    for name, below in pairs.base.items():
+        stored = Stored(diff.tensors[name], name)
+        dtype = rules.dtype_of(name, stored.spec)
+        try:
+            if below is not None:
+                release[name] = derive(Add(dtype), below, stored)
+            else:
+                release[name] = stored if dtype == stored.spec.dtype else derive(Cast(dtype), stored)
+        except ValueError as error:
+            pairs.problems.append(f"{name}: {error}")
+    problems = pairs.problems + nan_problems(base, "base") + nan_problems(diff, "diff")
+    if problems:
+        raise PlanError(f"{base.path} and {diff.path} do not fit together:", problems)
+    try:
+        files = output_files(diff, release, form, pairs.notes)
+    except ValueError as error:
+        raise PlanError(f"{diff.path}: {error}") from error
+    small = small_files(base, diff, files, release, form)
+    steps = (f"diff + base, {len(release)} tensors, in {dtypes(release)}",)
+    return Plan("recover", steps, files, small, tuple(pairs.notes))
+
+
+def nan_problems(checkpoint: Checkpoint, role: str) -> list[str]:
+    """A line for tensors that hold nothing but NaN."""
+    names = nothing_but_nan(checkpoint)
+    if not names:
+        return []
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [f"{names[0]}{more}: the {role} holds nothing but NaN there: it was broken before it was published, or damaged"]
+
+
+def dtypes(tensors: dict[str, LazyTensor]) -> str:
+    """The dtypes that occur, the most frequent first."""
+    counts: dict[str, int] = {}
+    for tensor in tensors.values():
+        counts[tensor.spec.dtype.name] = counts.get(tensor.spec.dtype.name, 0) + 1
+    return ", ".join(sorted(counts, key=lambda name: (-counts[name], name)))
+
+
+def check_flavours(base: Checkpoint, diff: Checkpoint, allow_tuned_base: bool) -> None:
+    """Refuse a base that is a diff or tuned already, and a diff that is a model.
+
+    Raises:
+        PlanError: One of them is.
+    """
+    base_is, diff_is = flavour(base), flavour(diff)
+    if diff_is and diff_is.is_model:
+        raise PlanError(
+            f"--diff {diff.path} is a whole model, not a diff: {diff_is.positive:.0%} of its norm weights are positive, their "
+            "mean is far from 0; use it as it is, or name the diff"
+        )
+    if base_is and base_is.is_diff:
+        raise PlanError(
+            f"--raw {base.path} is itself a diff, not a model: only {base_is.positive:.0%} of its norm weights are positive; "
+            "name the original weights"
+        )
+    if allow_tuned_base:
+        return
+    reason = tuned(base, diff)
+    if reason:
+        raise PlanError(
+            f"--raw {base.path} is already tuned: {reason}; name the original weights, or say --allow-tuned-base "
+            "if this diff was made against a tuned model"
+        )
+
+
+def tuned(base: Checkpoint, diff: Checkpoint) -> str:
+    """Why the base looks like the result already; empty where it does not."""
+    if already_holds(base, diff):
+        return "less the diff its norm weights are rounder numbers than as they are"
+    added = [number for number in diff.json("added_tokens.json").values() if isinstance(number, int)]
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if not added or name not in base.tensors or name not in diff.tensors:
+            continue
+        rows = base.spec(name).shape[0]
+        if diff.spec(name).shape[0] == rows > min(added):
+            return f"its {name} has row {min(added)} already, a token that the diff adds (added_tokens.json)"
+    return ""
+
+
+def prepare(
+    raw: str | os.PathLike[str],
+    diff: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    rules: Rules | None = None,
+    form: Form | None = None,
+    checksums: Sequence[str | os.PathLike[str]] = (),
+    allow_tuned_base: bool = False,
+) -> Plan:
+    """Open the inputs, check what they are, and plan; touches nothing.
+
+    Raises:
+        PlanError: They do not fit together, or the output cannot go where it should.
+        FormatError: One of them is damaged.
+    """
+    check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff))])
+    base = open_checkpoint(Path(raw), "--raw")
+    change = open_checkpoint(Path(diff), "--diff")
+    planned = plan(base, change, rules, form)
+    check_flavours(base, change, allow_tuned_base)
+    return expecting(planned, [(Path(path), manifests.read(Path(path))) for path in checksums])
+
+
+def recover(
+    raw: str | os.PathLike[str],
+    diff: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    rules: Rules | None = None,
+    form: Form | None = None,
+    checksums: Sequence[str | os.PathLike[str]] = (),
+    jobs: int = 1,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    overwrite: bool = False,
+    allow_tuned_base: bool = False,
+    notify: Notify = ignore,
+) -> Recovered:
+    """Rebuild a released checkpoint from a base and an additive diff.
+
+    Bit-exact: one addition an element in the diff's dtype (or ``rules.dtype``), the same on every machine; the files are
+    those of the torch version that wrote the diff (or ``form.torch_compat``).
+
+    Args:
+        raw: The base: a transformers folder.
+        diff: The diff: a transformers folder.
+        out: The folder to write; made if it is not there.
+        rules: What the user says about tensors that differ in more than their values.
+        form: What the user says about the files to write.
+        checksums: Lists of digests that the files must have.
+        jobs: Files at a time.
+        max_memory: Resident memory allowed, in bytes.
+        overwrite: Whether files of the same names may be replaced.
+        allow_tuned_base: Whether a base that looks tuned already may be used.
+        notify: Told what happens; see ``weightkit.events``.
+
+    Returns:
+        What was written. Files whose digest did not match are in ``report.mismatches``; they were not published.
+
+    Raises:
+        PlanError: The inputs do not fit together, or there is no room.
+        FormatError: An input is damaged.
+    """
+    planned = prepare(raw, diff, out, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base)
+    return carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+
+
+def carry(
+    planned: Plan,
+    out: str | os.PathLike[str],
+    *,
+    jobs: int = 1,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    overwrite: bool = False,
+    notify: Notify = ignore,
+) -> Recovered:
+    """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``recover``."""
+    report, sink = carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    if not report.mismatches:
+        write_list(sink, SUMS, entries_of(report.receipts))
+        sink.close()
+    return Recovered(planned, report)

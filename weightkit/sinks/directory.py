@@ -1,0 +1,155 @@
+"""Files in a folder: each appears under its name only when it is whole, flushed and sealed.
+
+While a run is under way the folder also holds ``.weightkit-journal``: a line of JSON that says which plan this is, then one
+for each file about to be published, with its digests. A run of the same plan that was killed is taken up from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from weightkit.buffers import Buffer
+from weightkit.digest import Digest, hash_file
+from weightkit.errors import PlanError, WeightkitError
+
+__all__ = ["JOURNAL", "Directory", "partial_name"]
+
+JOURNAL = ".weightkit-journal"
+
+
+def partial_name(name: str) -> str:
+    """What a file is called while it is being written."""
+    return f".{name}.partial"
+
+
+class OpenFile:
+    """A file under its partial name."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.digests: dict[str, Digest] | None = None
+
+    def write(self, data: Buffer) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self.file.write(view) :]
+
+    def seal(self, digests: dict[str, Digest]) -> None:
+        self.digests = digests
+
+
+class Directory:
+    """A ``Sink`` that is a folder.
+
+    Args:
+        root: The folder; made when the first file is.
+        fingerprint: What tells this plan from others; an interrupted run of another plan is not taken up.
+        overwrite: Whether files that are there already may be replaced (each only at the moment its successor is whole).
+        names: All names that the run will write, to be checked before work begins.
+
+    Raises:
+        PlanError: A file is in the way.
+    """
+
+    def __init__(self, root: Path, fingerprint: str, names: list[str], *, overwrite: bool = False) -> None:
+        self.root, self.fingerprint, self.overwrite = root, fingerprint, overwrite
+        self.journal = root / JOURNAL
+        self.lock = threading.Lock()
+        self.recorded = self.read_journal()
+        self.check(names)
+
+    def read_journal(self) -> dict[str, dict[str, Digest]]:
+        """What an interrupted run of this plan has recorded."""
+        try:
+            lines = self.journal.read_text().splitlines()
+            if not lines or json.loads(lines[0])["plan"] != self.fingerprint:
+                return {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        recorded: dict[str, dict[str, Digest]] = {}
+        for line in lines[1:]:
+            try:
+                entry = json.loads(line)
+                recorded[entry["path"]] = {name: Digest(name, text) for name, text in entry["digests"].items()}
+            except (ValueError, KeyError, TypeError):
+                continue  # the line that was being written when the run was killed
+        return recorded
+
+    def check(self, names: list[str]) -> None:
+        """Refuse to begin where something is in the way."""
+        if self.root.exists() and not self.root.is_dir():
+            raise PlanError(f"{self.root} is there already and is no folder; name another --out")
+        if self.overwrite:
+            return
+        there = [name for name in names if name not in self.recorded and os.path.lexists(self.root / name)]
+        if there:
+            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+            raise PlanError(
+                f"{self.root / there[0]}{more} is there already and would be replaced; name another --out, or say --overwrite"
+            )
+
+    def finished(self, path: str, nbytes: int) -> dict[str, Digest] | None:
+        """Digests of a file that an interrupted run published, read again and found to hold."""
+        digests = self.recorded.get(path)
+        file = self.root / path
+        if not digests or not file.is_file() or file.stat().st_size != nbytes:
+            return None
+        return digests if hash_file(file, digests) == digests else None
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[OpenFile]:
+        """Write a file under its partial name, flush it, record it, rename it."""
+        final = self.root / path
+        partial = final.with_name(partial_name(final.name))
+        try:
+            self.begin()
+            with partial.open("wb", buffering=0) as file:
+                out = OpenFile(file)
+                yield out
+                if out.digests is None:
+                    return
+                os.fsync(file.fileno())
+            self.record(path, out.digests)
+            partial.replace(final)
+        except OSError as error:
+            raise WeightkitError(f"{final}: cannot be written: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def begin(self) -> None:
+        """Make the folder, and start the journal unless this plan's is there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self.lock:
+            if not self.recorded and not self.started():
+                fresh = self.root / partial_name(JOURNAL)
+                fresh.write_text(json.dumps({"plan": self.fingerprint}) + "\n")
+                fresh.replace(self.journal)
+
+    def started(self) -> bool:
+        try:
+            return self.fingerprint in self.journal.read_text()
+        except OSError:
+            return False
+
+    def record(self, path: str, digests: dict[str, Digest]) -> None:
+        """Note a file before it is renamed, so that its name never stands for something unknown."""
+        line = json.dumps({"path": path, "digests": {name: digest.hex for name, digest in sorted(digests.items())}})
+        with self.lock, self.journal.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """The run is complete: flush the folder itself and forget the journal."""
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.journal.unlink(missing_ok=True)
