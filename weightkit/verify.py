@@ -150,6 +150,6 @@ def extras(folder: Path, listed: set[str], lists: Sequence[Path]) -> list[Checke
         for name in sorted(names):
             file = Path(root) / name
             relative = file.relative_to(folder).as_posix()
-            if relative not in listed and not name.startswith(".") and file.resolve() not in aside:
+            if relative not in listed and not name.startswith(".") and name not in LIST_NAMES and file.resolve() not in aside:
                 found.append(Checked(relative, "extra"))
     return found

@@ -80,9 +80,11 @@ def print_summary(made: Any, raw: Path, out: Path, seconds: float) -> None:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {made.elements} elements come back, bit for bit")
     else:
         share = made.changed / made.elements
+        narrow = any(file.layout.items and file.layout.items[0].spec.dtype.itemsize < 4 for file in made.plan.files)
+        advice = "; --dtype float32 loses fewer" if narrow else ""
         click.echo(
-            f"{made.changed} of {made.elements} elements ({share:.4%}) come back with other bits: subtraction rounds. "
-            "--dtype float32 loses fewer"
+            f"{made.changed} of {made.elements} elements ({share:.2g} of all) come back with other bits, as subtraction "
+            f"rounds{advice}"
         )
         worst = sorted(made.tallies.items(), key=lambda one: (-one[1].changed, one[0]))[:3]
         for name, tally in worst:

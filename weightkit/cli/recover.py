@@ -106,7 +106,8 @@ def print_summary(done: Any, out: Path, seconds: float, had_lists: bool) -> None
     receipts = done.report.receipts
     print_notes(done.plan)
     total = sum(one.nbytes for one in receipts)
-    click.echo(f"recovered {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
+    if receipts:
+        click.echo(f"recovered {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
     weights = {file.path for file in done.plan.files}
     for one in receipts:
         if one.path in weights:
@@ -119,4 +120,8 @@ def print_summary(done: Any, out: Path, seconds: float, had_lists: bool) -> None
         click.echo("no published digests were given, so nothing proves this is the release")
         click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
     else:
-        click.echo("the files that match stand in the folder; index and SHA256SUMS are not written before all do")
+        click.echo(
+            "index, small files and SHA256SUMS are written when all files of weights match"
+            if receipts
+            else "nothing was written"
+        )

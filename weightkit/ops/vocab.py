@@ -27,7 +27,9 @@ class RunningMean:
     Bit-exact: torch adds the rows of a matrix in a cascade of four accumulators. Each takes ``step = 2**p`` sums of the
     one below, with ``p = max(4, ceil(log2 n) // 4)``, and is then emptied into the next; at the end the four are added,
     lowest first, and divided by n. Source: peer-numerics, section 1 (measured on torch 1.13 to 2.13, any instruction set
-    and number of threads).
+    and number of threads); ``aten/src/ATen/native/cpu/SumKernel.cpp``. It holds for widths that are a multiple of 64, as
+    those of all LLaMAs are. torch adds the columns left over by other widths in an order that depends on the instruction
+    set; here they are added like the others.
     """
 
     def __init__(self, rows: int, width: int) -> None:
@@ -41,7 +43,7 @@ class RunningMean:
         """Take in more rows, in order; float32, (any, width)."""
         block = torch.cat([self.pending, block]) if len(self.pending) else block
         whole = len(block) // self.step
-        grouped = block[: whole * self.step].view(whole, self.step, -1)
+        grouped = block[: whole * self.step].view(whole, self.step, block.shape[1])
         sums = torch.zeros(whole, block.shape[1])
         for row in range(self.step):
             sums += grouped[:, row]

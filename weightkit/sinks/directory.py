@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,8 @@ from weightkit.errors import PlanError, WeightkitError
 __all__ = ["JOURNAL", "Directory", "partial_name"]
 
 JOURNAL = ".weightkit-journal"
+FLUSH_BYTES = 64 << 20
+"""How much is written before what there is of it is sent to the disk."""
 
 
 def partial_name(name: str) -> str:
@@ -29,16 +32,28 @@ def partial_name(name: str) -> str:
 
 
 class OpenFile:
-    """A file under its partial name."""
+    """A file under its partial name. It is flushed as it grows, beside the writing, so that little is left to wait for."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    def __init__(self, file: BinaryIO, flusher: Executor) -> None:
+        self.file, self.flusher = file, flusher
+        self.flushing: Future[None] | None = None
+        self.unflushed = 0
         self.digests: dict[str, Digest] | None = None
 
     def write(self, data: Buffer) -> None:
         view = memoryview(data)
         while view:
             view = view[self.file.write(view) :]
+        self.unflushed += len(data)
+        if self.unflushed >= FLUSH_BYTES and (self.flushing is None or self.flushing.done()):
+            self.settle()
+            self.flushing = self.flusher.submit(os.fdatasync, self.file.fileno())
+            self.unflushed = 0
+
+    def settle(self) -> None:
+        """Wait for a flush that is under way; an error of the disk is raised here, since the next flush would not see it."""
+        if self.flushing is not None:
+            self.flushing.result()
 
     def seal(self, digests: dict[str, Digest]) -> None:
         self.digests = digests
@@ -109,11 +124,12 @@ class Directory:
         partial = final.with_name(partial_name(final.name))
         try:
             self.begin()
-            with partial.open("wb", buffering=0) as file:
-                out = OpenFile(file)
+            with partial.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:
+                out = OpenFile(file, flusher)
                 yield out
                 if out.digests is None:
                     return
+                out.settle()
                 os.fsync(file.fileno())
             self.record(path, out.digests)
             partial.replace(final)

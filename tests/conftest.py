@@ -1,0 +1,66 @@
+"""What many tests share: the data, the command line through a real process, bits of tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+DATA = Path(__file__).parent / "data"
+PEER = DATA / "peer"
+GOLDEN = DATA / "torch-golden"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    """The bytes of a tensor, row-major."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def flip_bit(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def weightkit(tmp_path: Path) -> Run:
+    """Runs the command line in a process of its own; whatever it says, it must not be a traceback."""
+
+    def run(*words: object, **more: object) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, **{str(k): str(v) for k, v in dict(more.pop("env", {})).items()}}  # type: ignore[call-overload]
+        command = [sys.executable, "-m", "weightkit", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of the good base with one file spoilt."""
+
+    def make(way: str) -> Path:
+        folder = tmp_path / way
+        shutil.copytree(PEER / "hf-bin", folder)
+        if way == "missing-shard":
+            (folder / "pytorch_model-00001-of-00004.bin").unlink()
+        else:
+            shutil.copytree(PEER / "bad" / way, folder, dirs_exist_ok=True)
+        return folder
+
+    return make

