@@ -74,8 +74,8 @@ def inv_freq(count: int, theta: float = 10000.0) -> np.ndarray[tuple[int], np.dt
     """The rotary frequencies ``theta ** (-2i / (2 * count))``, float32, (count,).
 
     In the steps of transformers: exponent in float32, power in float32, reciprocal in float32. Bit-exact: each step is
-    rounded correctly here (the power by way of float64), the same on every machine. Equal to what torch 2.13 gives for
-    head sizes 16, 32, 64, 128 and 256; where 2 * count is no power of two torch's power may differ in the last bit.
+    rounded correctly here (the power by way of float64), the same on every machine. Equal to what torch 2.13 gives for all
+    even head sizes up to 64 and for 128, that of every LLaMA; for others torch's power is off by a last bit here and there.
     """
     exponents = np.arange(0, 2 * count, 2).astype(np.float32) / np.float32(2 * count)
     powers = np.array([float(theta) ** float(exponent) for exponent in exponents]).astype(np.float32)
