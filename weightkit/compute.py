@@ -46,16 +46,16 @@ def one_thread() -> Iterator[None]:
 
 
 def stored_bytes(tensor: Stored) -> Callable[[int, int], Buffer]:
-    """Bytes of a tensor in a file; their CRC, where the file has one, is checked as the last row goes by."""
+    """Bytes of a tensor in a file; if all its rows go by, their CRC, where the file has one, is checked with the last."""
     source, name, last = tensor.source, tensor.name, tensor.spec.rows
     wanted = source.crc32(name)
-    crc = 0
+    crc = seen = 0
 
     def read(start: int, stop: int) -> Buffer:
-        nonlocal crc
+        nonlocal crc, seen
         buffer = source.read(name, start, stop)
-        if wanted is not None:
-            crc = crc32(buffer, crc)
+        if wanted is not None and start == seen:
+            crc, seen = crc32(buffer, crc), stop
             if stop == last and crc != wanted:
                 raise FormatError(
                     source.path,
@@ -70,7 +70,13 @@ def stored_bytes(tensor: Stored) -> Callable[[int, int], Buffer]:
 def stored_rows(tensor: Stored) -> Rows:
     """Rows of a tensor in a file."""
     read, width, dtype = stored_bytes(tensor), tensor.spec.width, torch_dtype(tensor.spec.dtype)
-    return lambda start, stop: torch.frombuffer(read(start, stop), dtype=dtype).view(stop - start, width)
+
+    def rows(start: int, stop: int) -> torch.Tensor:
+        buffer = read(start, stop)
+        flat = torch.frombuffer(buffer, dtype=dtype) if len(buffer) else torch.empty(0, dtype=dtype)
+        return flat.view(stop - start, width)
+
+    return rows
 
 
 def remembering(rows: Rows) -> Rows:

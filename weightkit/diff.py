@@ -16,7 +16,7 @@ from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import SUMS, carry_out, check_out, entries_of, write_list
 from weightkit.executors.local import Report
-from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.lazy import LazyTensor, derive
 from weightkit.manifests import Entry
 from weightkit.ops.add import Add, Cast, Subtract
 from weightkit.ops.compare import CountChanged, Tally
@@ -74,7 +74,7 @@ def plan(
     restored: dict[str, LazyTensor] = {}
     tallies = {name: Tally() for name in pairs.base}
     for name, below in pairs.base.items():
-        stored = Stored(tuned.tensors[name], name)
+        stored = tuned.tensors[name]
         dtype = rules.dtype_of(name, stored.spec)
         try:
             if below is not None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from weightkit.checkpoints import Checkpoint
 from weightkit.families import llama
-from weightkit.lazy import Stored
+from weightkit.lazy import LazyTensor, Stored
 
 __all__ = ["Flavour", "already_holds", "flavour", "nothing_but_nan", "values"]
 
@@ -21,8 +21,13 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 SAMPLE = 1024
 
 
-def values(tensor: Stored, count: int | None = None) -> Array | None:
-    """Up to ``count`` first values of a tensor, in float64; None for dtypes that are no common floats."""
+def values(tensor: LazyTensor, count: int | None = None) -> Array | None:
+    """Up to ``count`` first values of a tensor, in float64; None for dtypes that are no common floats.
+
+    Of a tensor that is computed from others (joined from parts), those of the first of them.
+    """
+    while not isinstance(tensor, Stored):
+        tensor = tensor.inputs[0]
     spec = tensor.spec
     rows = spec.rows if count is None else min(spec.rows, -(-count // max(1, spec.width)))
     raw = bytes(tensor.source.read(tensor.name, 0, rows)) if spec.numel else b""
@@ -59,7 +64,7 @@ class Flavour:
 
 def flavour(checkpoint: Checkpoint) -> Flavour | None:
     """What the norms of a checkpoint say; None where it has none."""
-    found = [values(Stored(source, name)) for name, source in checkpoint.tensors.items() if llama.is_norm(name)]
+    found = [values(tensor) for name, tensor in checkpoint.tensors.items() if llama.is_norm(name)]
     arrays = [one for one in found if one is not None and one.size]
     if not arrays:
         return None
@@ -74,10 +79,10 @@ def already_holds(base: Checkpoint, diff: Checkpoint) -> bool:
     Nothing can be said of a base stored in 16 bits.
     """
     rounder = total = 0
-    for name, source in base.tensors.items():
+    for name, tensor in base.tensors.items():
         if not llama.is_norm(name) or name not in diff.tensors or base.spec(name).shape != diff.spec(name).shape:
             continue
-        have, change = values(Stored(source, name)), values(Stored(diff.tensors[name], name))
+        have, change = values(tensor), values(diff.tensors[name])
         if have is None or change is None:
             return False
         with np.errstate(over="ignore", invalid="ignore"):
@@ -92,8 +97,8 @@ def already_holds(base: Checkpoint, diff: Checkpoint) -> bool:
 def nothing_but_nan(checkpoint: Checkpoint) -> list[str]:
     """Names of tensors whose first values are all NaN."""
     found = []
-    for name, source in checkpoint.tensors.items():
-        sample = values(Stored(source, name), SAMPLE)
+    for name, tensor in checkpoint.tensors.items():
+        sample = values(tensor, SAMPLE)
         if sample is not None and sample.size and np.isnan(sample).all():
             found.append(name)
     return found

@@ -22,8 +22,9 @@ __all__ = ["Derived", "LazyTensor", "Op", "Rows", "Stored", "TensorSource", "der
 Rows = Callable[[int, int], "torch.Tensor"]
 """Rows ``[start, stop)`` of a tensor, as a matrix (stop - start, width).
 
-Asked for in ascending, adjoining ranges from row 0 on, each once. So an operation may keep what it needs of the rows
-that went by (a running mean), and a reader may check a file's CRC on the way. The caller must not write to the result.
+Asked for in ascending, adjoining ranges, each once; from row 0 on, unless only some rows are wanted. So an operation may
+keep what it needs of the rows that went by (a running mean), and a reader may check a file's CRC on the way. The caller
+must not write to the result.
 """
 
 

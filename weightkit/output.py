@@ -67,10 +67,10 @@ def output_files(model: Checkpoint, release: Mapping[str, LazyTensor], form: For
         groups = dict(zip(shard_names(chosen, len(shards)), shards, strict=True))
     files = []
     for path, names in groups.items():
-        followed = model.tensors[names[0]] if names else None
-        same_file = followed is not None and list(followed.specs) == names and chosen == model.format
-        encoding = encoding_for(path, chosen, followed if same_file else None, model, form, notes)
-        layout, tensors = lay_out(names, release, model, chosen, followed if same_file else None, notes)
+        same = (file for file in model.files.values() if chosen == model.format and list(file.specs) == names)
+        followed = next(same, None)
+        encoding = encoding_for(path, chosen, followed, model, form, notes)
+        layout, tensors = lay_out(names, release, model, chosen, followed, notes)
         encoding.order(layout)  # refuses now what it cannot hold
         files.append(OutputFile(path, encoding, layout, tensors))
     return tuple(files)

@@ -103,7 +103,7 @@ def fitted(
     base: Checkpoint, name: str, spec: TensorSpec, rules: Rules, pairs: Pairs, grown: list[str], other_is: str
 ) -> LazyTensor | None:
     """The base's tensor of the same name, with rows appended where it has too few."""
-    stored = Stored(base.tensors[name], name)
+    stored = base.tensors[name]
     have = stored.spec
     dtype = rules.dtype_of(name, spec)
     if have.dtype != dtype and not have.dtype.kind == dtype.kind == "float":
@@ -153,7 +153,7 @@ def absent(base: Checkpoint, other: Checkpoint, name: str, rules: Rules, pairs: 
     ties = name == "lm_head.weight" and base.json("config.json").get("tie_word_embeddings")
     if ties and tied in base.tensors and base.spec(tied).shape == spec.shape:
         pairs.notes.append("lm_head.weight: the base ties it to model.embed_tokens.weight")
-        return Stored(base.tensors[tied], tied)
+        return base.tensors[tied]
     if llama.block_of(name) is not None:
         pairs.problems.append(f"{name}: not in the base, which is another model, or incomplete")
     return None

@@ -19,7 +19,7 @@ from weightkit.events import Notify, ignore
 from weightkit.execute import SUMS, carry_out, check_out, entries_of, expecting, write_list
 from weightkit.executors.local import Report
 from weightkit.flavour import already_holds, flavour, nothing_but_nan
-from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Add, Cast
 from weightkit.output import Form, output_files, small_files
 from weightkit.pairing import Rules, pair
@@ -62,7 +62,7 @@ def plan(base: Checkpoint, diff: Checkpoint, rules: Rules | None = None, form: F
     pairs = pair(base, diff, rules, other_is="diff")
     release: dict[str, LazyTensor] = {}
     for name, below in pairs.base.items():
-        stored = Stored(diff.tensors[name], name)
+        stored = diff.tensors[name]
         dtype = rules.dtype_of(name, stored.spec)
         try:
             if below is not None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from weightkit.containers import Container, open_file
 from weightkit.errors import FormatError, PlanError
+from weightkit.lazy import LazyTensor, Stored
 from weightkit.spec import TensorSpec
 
 __all__ = ["STEMS", "Checkpoint", "encode_index", "open_huggingface", "shard", "shard_names"]
@@ -45,28 +46,34 @@ MAX_SMALL = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder of weights as an index of tensors.
+    """A folder of weights as an index of tensors, under the names and in the shapes of the transformers layout.
 
     Attributes:
         path: The folder.
-        format: ``bin`` or ``safetensors``.
+        layout: ``huggingface``, ``meta`` or ``tencentpretrain``.
+        format: ``bin`` or ``safetensors``: how its files are written.
         files: File name -> its container, in the order of the names.
-        tensors: Tensor name -> the container that holds it; in the order of files, then of each file.
+        tensors: Tensor name -> the tensor, lazy; in the order of files, then of each file.
         index: The index file's JSON, if there is one.
+        made: Small files that the folder lacks but its layout implies, as a config.json made of params.json.
     """
 
     path: Path
+    layout: Literal["huggingface", "meta", "tencentpretrain"]
     format: str
     files: Mapping[str, Container]
-    tensors: Mapping[str, Container]
-    index: Mapping[str, Any] | None
+    tensors: Mapping[str, LazyTensor]
+    index: Mapping[str, Any] | None = None
+    made: Mapping[str, bytes] = field(default_factory=dict)
 
     def spec(self, name: str) -> TensorSpec:
         """Dtype and shape of a tensor."""
-        return self.tensors[name].specs[name]
+        return self.tensors[name].spec
 
     def small(self, name: str) -> bytes | None:
         """The bytes of a small file of the folder; None where it is not there."""
+        if name in self.made:
+            return self.made[name]
         file = self.path / name
         if not file.is_file():
             return None
@@ -79,7 +86,7 @@ class Checkpoint:
 
     def small_files(self) -> list[str]:
         """Names of the small files that are there."""
-        return [name for name in SMALL_FILES if (self.path / name).is_file()]
+        return [name for name in SMALL_FILES if name in self.made or (self.path / name).is_file()]
 
     def json(self, name: str) -> dict[str, Any]:
         """A small file read as a JSON object; empty where it is not there.
@@ -109,7 +116,8 @@ def open_huggingface(path: Path, role: str) -> Checkpoint:
     if path.is_file():
         container = open_file(path)
         chosen = "safetensors" if container.profile == "safetensors" else "bin"
-        return Checkpoint(path.parent, chosen, {path.name: container}, dict.fromkeys(container.specs, container), None)
+        tensors = {name: Stored(container, name) for name in container.specs}
+        return Checkpoint(path.parent, "huggingface", chosen, {path.name: container}, tensors)
     for chosen in STEMS:
         names, index = find_files(path, chosen, role)
         if names:
@@ -172,16 +180,16 @@ def read_index(path: Path) -> dict[str, Any]:
 def assemble(folder: Path, chosen: str, names: Sequence[str], index: dict[str, Any] | None) -> Checkpoint:
     """Open the files and check them against each other and the index."""
     files = {name: open_file(folder / name) for name in names}
-    tensors: dict[str, Container] = {}
+    tensors: dict[str, LazyTensor] = {}
     for container in files.values():
         for name in container.specs:
             if name in tensors:
-                raise FormatError(container.path, f"{name} is in {tensors[name].path.name} already")
-            tensors[name] = container
+                raise FormatError(container.path, f"{name} is in another file of the folder already")
+            tensors[name] = Stored(container, name)
     for name, file in (index or {"weight_map": {}})["weight_map"].items():
         if name not in files[file].specs:
             raise FormatError(folder / file, f"lacks {name}, which the index says is in it; download it again")
-    return Checkpoint(folder, chosen, files, tensors, index)
+    return Checkpoint(folder, "huggingface", chosen, files, tensors, index)
 
 
 def shard_names(chosen: str, count: int) -> list[str]:
