@@ -3,6 +3,7 @@
 Each job is a module of its own, imported when it is first used (none needs torch to be imported before):
 
     weightkit.recover   a base and a diff give the release
+    weightkit.convert   from one layout to another
     weightkit.diff      a base and a tuned model give a diff
     weightkit.verify    files against published digests
     weightkit.inspect   what is in a folder of weights
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weightkit.errors import DigestMismatch, FormatError, PlanError, WeightkitError
 
 if TYPE_CHECKING:
-    from weightkit import diff, inspect, recover, verify
+    from weightkit import convert, diff, inspect, recover, verify
 
 __all__ = [
     "DigestMismatch",
@@ -24,6 +25,7 @@ __all__ = [
     "PlanError",
     "WeightkitError",
     "__version__",
+    "convert",
     "diff",
     "inspect",
     "recover",
@@ -34,6 +36,6 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("diff", "inspect", "recover", "verify"):
+    if name in ("convert", "diff", "inspect", "recover", "verify"):
         return import_module(f"weightkit.{name}")
     raise AttributeError(f"module 'weightkit' has no attribute {name!r}")

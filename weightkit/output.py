@@ -19,7 +19,7 @@ from weightkit.lazy import LazyTensor, Stored
 from weightkit.plan import OutputFile, SmallFile
 from weightkit.spec import TensorSpec
 
-__all__ = ["Form", "output_files", "small_files"]
+__all__ = ["DEFAULT_PROFILE", "Form", "output_files", "small_files"]
 
 DEFAULT_PROFILE = "zip-1.13"
 """Where nothing says which torch: the profile of the releases of 2023 (torch 1.13 and 2.0)."""
@@ -178,12 +178,19 @@ def identity(tensor: LazyTensor) -> Hashable:
 
 
 def small_files(
-    base: Checkpoint, model: Checkpoint, files: Sequence[OutputFile], release: Mapping[str, LazyTensor], form: Form
+    base: Checkpoint,
+    model: Checkpoint,
+    files: Sequence[OutputFile],
+    release: Mapping[str, LazyTensor],
+    form: Form,
+    *,
+    patch: bool = True,
 ) -> tuple[SmallFile, ...]:
     """Index, config and tokenizer files that go along.
 
     By default all are those of ``model``, as Stanford's and KnowLM's tools have it; tokenizer files come from the base
-    where the model has none. A config's dtype and vocabulary size follow the tensors; nothing else in it is touched.
+    where the model has none. With ``patch`` a config's dtype and vocabulary size follow the tensors; nothing else in it is
+    touched.
     """
     small = []
     if len(files) > 1 or (model.index is not None and form.max_shard_bytes is None):
@@ -199,7 +206,7 @@ def small_files(
         for name in source.small_files():
             if (name in CONFIGS) == wanted:
                 content = source.small(name) or b""
-                if name == "config.json":
+                if name == "config.json" and patch:
                     content = patch_config(content, release)
                 small.append(SmallFile(name, content, str(source.path)))
     return tuple(sorted(small, key=lambda file: file.path))

@@ -18,6 +18,7 @@ from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import SUMS, carry_out, check_out, entries_of, expecting, write_list
 from weightkit.executors.local import Report
+from weightkit.families.converters import DEFAULT_CONVERTER, converter_named
 from weightkit.flavour import already_holds, flavour, nothing_but_nan
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Add, Cast
@@ -146,6 +147,7 @@ def prepare(
     diff: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    converter: str = DEFAULT_CONVERTER,
     rules: Rules | None = None,
     form: Form | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
@@ -158,7 +160,11 @@ def prepare(
         FormatError: One of them is damaged.
     """
     check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff))])
-    base = open_checkpoint(Path(raw), "--raw")
+    try:
+        chosen = converter_named(converter)
+    except ValueError as error:
+        raise PlanError(f"--as: {error}") from error
+    base = open_checkpoint(Path(raw), "--raw", chosen)
     change = open_checkpoint(Path(diff), "--diff")
     planned = plan(base, change, rules, form)
     check_flavours(base, change, allow_tuned_base)
@@ -170,6 +176,7 @@ def recover(
     diff: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    converter: str = DEFAULT_CONVERTER,
     rules: Rules | None = None,
     form: Form | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
@@ -185,9 +192,10 @@ def recover(
     those of the torch version that wrote the diff (or ``form.torch_compat``).
 
     Args:
-        raw: The base: a transformers folder.
+        raw: The base: a folder in transformers' layout, or in Meta's, which is converted on the way.
         diff: The diff: a transformers folder.
         out: The folder to write; made if it is not there.
+        converter: Whose conversion a base in Meta's layout stands for; see ``weightkit.families.converters``.
         rules: What the user says about tensors that differ in more than their values.
         form: What the user says about the files to write.
         checksums: Lists of digests that the files must have.
@@ -204,7 +212,9 @@ def recover(
         PlanError: The inputs do not fit together, or there is no room.
         FormatError: An input is damaged.
     """
-    planned = prepare(raw, diff, out, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base)
+    planned = prepare(
+        raw, diff, out, converter=converter, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base
+    )
     return carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
 
 

@@ -1,4 +1,4 @@
-"""One folder <-> named tensors."""
+"""One folder <-> named tensors. Whatever its layout, tensors are handed out under transformers' names and in its shapes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ from pathlib import Path
 
 from weightkit.checkpoints.huggingface import Checkpoint, open_huggingface
 from weightkit.errors import PlanError
+from weightkit.families.converters import DEFAULT_CONVERTER, Converter, converter_named
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
 
-def open_checkpoint(path: Path, role: str) -> Checkpoint:
+def open_checkpoint(path: Path, role: str, converter: Converter | None = None) -> Checkpoint:
     """Index a folder (or one file) of weights.
 
     Args:
         path: The folder.
         role: What it is to the caller, for messages: ``--raw``.
+        converter: Whose conversion a folder in another layout than transformers' stands for.
 
     Raises:
         PlanError: There is nothing there that is understood.
         FormatError: A file in it is damaged or no file of weights.
     """
+    from weightkit.checkpoints import meta, tencentpretrain
+
     if not path.exists():
         raise PlanError(f"{role}: {path} does not exist")
-    if path.is_dir() and ((path / "params.json").exists() or (path / "consolidated.00.pth").exists()):
-        raise PlanError(
-            f"{role}: {path} holds weights in Meta's layout (consolidated.NN.pth); convert it to transformers' first"
-        )
+    converter = converter or converter_named(DEFAULT_CONVERTER)
+    if meta.is_meta(path):
+        return meta.open_meta(path, role, converter)
+    files = [path] if path.is_file() else sorted(path.glob("*.bin"))
+    if len(files) == 1 and (path.is_file() or not (path / "config.json").exists()):
+        from weightkit.containers import open_file
+
+        container = open_file(files[0])
+        if tencentpretrain.is_tencentpretrain(container):
+            return tencentpretrain.open_tencentpretrain(container, role, converter)
     return open_huggingface(path, role)

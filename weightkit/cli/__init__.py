@@ -15,6 +15,7 @@ __all__ = ["main"]
 COMMANDS = {
     "recover": "Rebuild a release from a base and a diff.",
     "make-diff": "Make a diff from a base and a tuned model.",
+    "convert": "Write a checkpoint in another layout.",
     "verify": "Check files against published digests.",
     "inspect": "Say what is in a folder of weights.",
     "demo": "Show a small recovery, and a corrupted one being caught.",

@@ -16,7 +16,17 @@ from weightkit.dtypes import BY_NAME, DType
 from weightkit.errors import DigestMismatch, WeightkitError
 from weightkit.sizes import parse_size
 
-__all__ = ["MISMATCH", "default_jobs", "exits", "output_options", "path_option", "talk_options", "tensor_options"]
+__all__ = [
+    "MISMATCH",
+    "as_dtype",
+    "as_option",
+    "default_jobs",
+    "exits",
+    "output_options",
+    "path_option",
+    "talk_options",
+    "tensor_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -87,6 +97,15 @@ def path_option(name: str, text: str, **more: Any) -> Callable[[F], F]:
 def as_dtype(ctx: click.Context, param: click.Parameter, value: str | None) -> DType | None:
     return BY_NAME[value] if value else None
 
+
+as_option = click.option(
+    "--as",
+    "converter",
+    metavar="CONVERTER",
+    default="transformers-4.28.1",
+    show_default=True,
+    help="Whose conversion weights in Meta's layout stand for.",
+)
 
 tensor_options = together(
     click.option(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import MISMATCH, exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.options import MISMATCH, as_option, exits, output_options, path_option, talk_options, tensor_options
 from weightkit.cli.report import (
     Clock,
     command_line,
@@ -25,10 +25,11 @@ from weightkit.sizes import format_size
 
 
 @click.command("recover")
-@path_option("--raw", "The base: the original weights, a transformers folder.", required=True, metavar="BASE")
+@path_option("--raw", "The base: the original weights, Meta's or converted.", required=True, metavar="BASE")
 @path_option("--diff", "The published diff, a transformers folder.", required=True, metavar="DIFF")
 @path_option("--out", "The folder to write.", required=True)
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@as_option
 @tensor_options
 @click.option("--config-from", type=click.Choice(["base", "diff"]), default="diff", show_default=True, help="Whose configs.")
 @click.option(
@@ -43,6 +44,7 @@ def command(
     diff: Path,
     out: Path,
     checksums: tuple[Path, ...],
+    converter: str,
     jobs: int,
     max_memory: int,
     dry_run: bool,
@@ -61,7 +63,16 @@ def command(
     from weightkit import recover
 
     rules, form = rules_from(options), form_from(options)
-    planned = recover.prepare(raw, diff, out, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base)
+    planned = recover.prepare(
+        raw,
+        diff,
+        out,
+        converter=converter,
+        rules=rules,
+        form=form,
+        checksums=checksums,
+        allow_tuned_base=allow_tuned_base,
+    )
     if dry_run:
         if as_json:
             print_json(plan_json(planned, out, jobs, max_memory))

@@ -8,26 +8,77 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["block_of", "in_state_dict_order", "inv_freq", "is_inv_freq", "is_norm", "is_vocabulary"]
+__all__ = [
+    "HEADS",
+    "LAYER_TABLE",
+    "PARTS",
+    "TOP_TABLE",
+    "Row",
+    "block_of",
+    "in_state_dict_order",
+    "inv_freq",
+    "is_inv_freq",
+    "is_norm",
+    "is_vocabulary",
+]
 
-LAYER_ORDER = (
-    "self_attn.q_proj.weight",
-    "self_attn.k_proj.weight",
-    "self_attn.v_proj.weight",
-    "self_attn.o_proj.weight",
-    "self_attn.rotary_emb.inv_freq",
-    "mlp.gate_proj.weight",
-    "mlp.down_proj.weight",
-    "mlp.up_proj.weight",
-    "input_layernorm.weight",
-    "post_attention_layernorm.weight",
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tensor in three layouts.
+
+    Attributes:
+        huggingface: transformers' name; of a layer's tensors without ``model.layers.N.``.
+        meta: Meta's name; without ``layers.N.``.
+        tencent: TencentPretrain's name; without ``encoder.transformer.N.``.
+        axis: Axis along which Meta's model-parallel parts of it lie; None where each part holds it whole.
+        paired: ``q`` or ``k`` where the rows of rotary pairs lie otherwise in transformers' layout.
+    """
+
+    huggingface: str
+    meta: str
+    tencent: str
+    axis: int | None
+    paired: str = ""
+
+
+TOP_TABLE = (
+    Row("model.embed_tokens.weight", "tok_embeddings.weight", "embedding.word.embedding.weight", 1),
+    Row("model.norm.weight", "norm.weight", "encoder.layer_norm.weight", None),
+    Row("lm_head.weight", "output.weight", "target.lm.output_layer.weight", 0),
 )
-"""Order of a layer's tensors in the state dict of transformers 4.28 (later versions put up_proj before down_proj)."""
+LAYER_TABLE = (
+    Row("self_attn.q_proj.weight", "attention.wq.weight", "self_attn.linear_layers.0.weight", 0, "q"),
+    Row("self_attn.k_proj.weight", "attention.wk.weight", "self_attn.linear_layers.1.weight", 0, "k"),
+    Row("self_attn.v_proj.weight", "attention.wv.weight", "self_attn.linear_layers.2.weight", 0),
+    Row("self_attn.o_proj.weight", "attention.wo.weight", "self_attn.final_linear.weight", 1),
+    Row("mlp.gate_proj.weight", "feed_forward.w1.weight", "feed_forward.linear_gate.weight", 0),
+    Row("mlp.down_proj.weight", "feed_forward.w2.weight", "feed_forward.linear_2.weight", 1),
+    Row("mlp.up_proj.weight", "feed_forward.w3.weight", "feed_forward.linear_1.weight", 0),
+    Row("input_layernorm.weight", "attention_norm.weight", "layer_norm_1.weight", None),
+    Row("post_attention_layernorm.weight", "ffn_norm.weight", "layer_norm_2.weight", None),
+)
+"""The rows stand in the order of Meta's files and, but for ``inv_freq``, of transformers 4.28's state dict (later versions
+have up_proj before down_proj). Source: transformers 4.28.1 ``convert_llama_weights_to_hf.py``; TencentPretrain
+``convert_llama_to_tencentpretrain.py``; all three run (peer-reference)."""
 
+INV_FREQ = "self_attn.rotary_emb.inv_freq"
+LAYER_ORDER = (
+    *(row.huggingface for row in LAYER_TABLE[:4]),
+    INV_FREQ,
+    *(row.huggingface for row in LAYER_TABLE[4:]),
+)
 FIRST, LAST = ("model.embed_tokens.weight",), ("model.norm.weight", "lm_head.weight")
+
+HEADS = {4096: 32, 5120: 40, 6656: 52, 8192: 64}
+"""Width -> attention heads, of LLaMA 7B, 13B, 30B and 65B."""
+
+PARTS = {4096: 1, 5120: 2, 6656: 4, 8192: 8}
+"""Width -> parts in which Meta published it."""
 
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
 """Ends of the names of tensors with one row for each token."""

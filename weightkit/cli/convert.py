@@ -1,0 +1,136 @@
+"""``weightkit convert``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weightkit.cli.options import MISMATCH, as_dtype, as_option, exits, output_options, path_option, talk_options
+from weightkit.cli.recover import form_from
+from weightkit.cli.report import (
+    Clock,
+    command_line,
+    plan_json,
+    print_json,
+    print_mismatches,
+    print_notes,
+    print_plan,
+    progress,
+    receipts_json,
+)
+from weightkit.sizes import format_size
+
+
+@click.command("convert")
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(["hf", "meta", "tencentpretrain"]), required=True, help="The layout wanted.")
+@as_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    callback=as_dtype,
+    help="Cast to it.  [default: as stored]",
+)
+@click.option("--parts", type=click.IntRange(1, 99), help="Parts of Meta's layout.  [default: as Meta published this size]")
+@click.option(
+    "--order",
+    type=click.Choice(["meta", "chinese-llama"]),
+    default="meta",
+    show_default=True,
+    help="Order of the tensors in Meta's parts: its own, or that of Chinese-LLaMA-Alpaca's scripts.",
+)
+@path_option("--checksums", "A list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@click.option("--write-index", is_flag=True, help="With --dry-run --to hf: write the index.json alone; params.json is enough.")
+@output_options
+@talk_options
+@exits
+def command(
+    src: Path,
+    dst: Path,
+    to: Any,
+    converter: str,
+    parts: int | None,
+    order: Any,
+    checksums: tuple[Path, ...],
+    write_index: bool,
+    jobs: int,
+    max_memory: int,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write SRC in another layout into the folder DST.
+
+    SRC is a folder of transformers' layout, of Meta's (consolidated.NN.pth), or TencentPretrain's file; which one is told
+    from what is in it.
+    """
+    clock = Clock()
+    from weightkit import convert
+
+    form = form_from(options)
+    if write_index:
+        index_alone(src, dst, to, converter, options, dry_run=dry_run, overwrite=overwrite)
+        return
+    planned = convert.prepare(
+        src,
+        dst,
+        to,
+        converter=converter,
+        form=form,
+        dtype=options["dtype"],
+        parts=parts,
+        order=order,
+        checksums=checksums,
+    )
+    if dry_run:
+        if as_json:
+            print_json(plan_json(planned, dst, jobs, max_memory))
+        else:
+            print_plan(planned, dst, jobs, max_memory)
+        return
+    with progress(planned.nbytes, "converting", quiet=quiet) as notify:
+        done = convert.carry(planned, dst, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    if as_json:
+        facts = receipts_json(planned, done.report)
+        print_json({"command": "convert", "out": str(dst), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})
+    elif not quiet:
+        receipts = done.report.receipts
+        print_notes(planned)
+        total = sum(one.nbytes for one in receipts)
+        click.echo(f"converted {len(receipts)} files, {format_size(total)}, in {clock.seconds:.1f} s: {dst}")
+        for one in receipts[: len(planned.files)]:
+            click.echo(f"  {one.sha256}  {one.path}")
+        click.echo(f"next: {command_line('weightkit', 'inspect', dst)}")
+    print_mismatches(done.report.mismatches)
+    if not done.ok:
+        sys.exit(MISMATCH)
+
+
+def index_alone(
+    src: Path, dst: Path, to: str, converter: str, options: dict[str, Any], *, dry_run: bool, overwrite: bool
+) -> None:
+    """Write the index of a conversion, without its weights."""
+    from weightkit.convert import SHARD_BYTES, index_from_params
+    from weightkit.dtypes import FLOAT16
+    from weightkit.errors import PlanError
+    from weightkit.families.converters import converter_named
+
+    if not dry_run or to != "hf":
+        raise click.UsageError("--write-index goes with --dry-run --to hf")
+    try:
+        chosen = converter_named(converter)
+    except ValueError as error:
+        raise PlanError(f"--as: {error}") from error
+    dtype, limit = options["dtype"] or FLOAT16, options["max_shard_size"] or SHARD_BYTES
+    name, content = index_from_params(src, chosen, dtype=dtype, max_shard_bytes=limit)
+    if (dst / name).exists() and not overwrite:
+        raise PlanError(f"{dst / name} is there already and would be replaced; name another DST, or say --overwrite")
+    dst.mkdir(parents=True, exist_ok=True)
+    (dst / name).write_bytes(content)
+    click.echo(f"wrote {dst / name}, {len(content)} bytes; nothing else was written")
