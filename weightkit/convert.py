@@ -331,6 +331,7 @@ def convert(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    verify_raw: bool = False,
     notify: Notify = ignore,
 ) -> Converted:
     """Write a checkpoint in another layout. Bit-exact: values are moved, and cast only if ``dtype`` or the converter says so.
@@ -348,6 +349,7 @@ def convert(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         notify: Told what happens.
 
     Raises:
@@ -355,7 +357,15 @@ def convert(
         FormatError: A file is damaged.
     """
     planned = prepare(src, dst, to, converter=converter, form=form, dtype=dtype, parts=parts, order=order, checksums=checksums)
-    return carry(planned, dst, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    return carry(
+        planned,
+        dst,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=src if verify_raw else None,
+        notify=notify,
+    )
 
 
 def carry(
@@ -365,10 +375,22 @@ def carry(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    verify_raw: str | os.PathLike[str] | None = None,
     notify: Notify = ignore,
 ) -> Converted:
-    """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``convert``."""
-    report, sink = carry_out(planned, Path(dst), jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``convert``.
+
+    Only ``verify_raw`` is the folder to check here.
+    """
+    report, sink = carry_out(
+        planned,
+        Path(dst),
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=Path(verify_raw) if verify_raw else None,
+        notify=notify,
+    )
     if not report.mismatches:
         write_list(sink, SUMS, entries_of(report.receipts))
         sink.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from weightkit import manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY, Budget, fit
+from weightkit.checklist import checking
 from weightkit.containers.memory import InMemory
 from weightkit.containers.torch_zip_writer import TorchZip
 from weightkit.digest import Digest
@@ -21,6 +22,7 @@ from weightkit.manifests import Entry
 from weightkit.plan import Plan
 from weightkit.sinks import Sink
 from weightkit.sinks.directory import Directory
+from weightkit.sinks.gated import Gated
 from weightkit.sizes import format_size
 
 __all__ = ["SUMS", "Disk", "carry_out", "check_out", "disk", "expecting", "fingerprint", "write_list"]
@@ -129,9 +131,12 @@ def carry_out(
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     lists: Sequence[str] = (SUMS,),
+    verify_raw: Path | None = None,
     notify: Notify = ignore,
 ) -> tuple[Report, Sink]:
     """Check room and names, then write the files. The caller adds ``lists`` of digests and closes the sink.
+
+    With ``verify_raw``, a folder of Meta's, nothing is published before its checklist has been found to hold.
 
     Raises:
         PlanError: There is not enough room or memory, or something is in the way. Nothing has been written.
@@ -146,9 +151,13 @@ def carry_out(
         )
     names = [file.path for file in plan.everything] + list(lists)
     sink = Directory(out, fingerprint(plan), names, overwrite=overwrite)
-    report = run(plan, sink, budget, notify)
-    explained = tuple(explain(plan, report, error) for error in report.mismatches)
-    return replace(report, mismatches=explained), sink
+    if verify_raw is None:
+        report = run(plan, sink, budget, notify)
+    else:
+        with checking(verify_raw) as wait:
+            report = run(plan, Gated(sink, wait), budget, notify)
+    explained = {error.path: explain(plan, report, error) for error in report.mismatches}
+    return replace(report, mismatches=tuple(explained.values())), sink
 
 
 def write_list(sink: Sink, path: str, entries: Iterable[Entry]) -> None:
@@ -166,6 +175,8 @@ def entries_of(receipts: Iterable[Receipt]) -> list[Entry]:
 
 def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch:
     """The mismatch, with the likely reason as far as the plan tells it."""
+    if error.reason:
+        return error
     others = [receipt.path for receipt in report.receipts if error.expected in {d.hex for d in receipt.digests.values()}]
     file = next((file for file in plan.files if file.path == error.path), None)
     if others:

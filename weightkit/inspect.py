@@ -13,7 +13,7 @@ from pathlib import Path
 
 from weightkit.checkpoints import open_checkpoint
 from weightkit.containers.torch_file import TorchFile
-from weightkit.flavour import flavour
+from weightkit.flavour import fits_bfloat16, flavour
 from weightkit.spec import TensorSpec
 
 __all__ = ["FileInfo", "Inspection", "TensorInfo", "inspect"]
@@ -64,6 +64,8 @@ class Inspection:
         tensors: Its tensors, in the files' order.
         small: Names of config and tokenizer files.
         looks_like: ``a model``, ``a diff`` or empty, told from the weights of the norms.
+        fits_bfloat16: How many values of float16 or float32 matrices were looked at and all found representable in bfloat16;
+            0 if one was not.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Inspection:
     tensors: tuple[TensorInfo, ...]
     small: tuple[str, ...]
     looks_like: str
+    fits_bfloat16: int
 
     @property
     def parameters(self) -> int:
@@ -110,4 +113,4 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         FileInfo(name, container.path.stat().st_size, container.profile) for name, container in checkpoint.files.items()
     )
     small = tuple(checkpoint.small_files()) if Path(path).is_dir() else ()
-    return Inspection(Path(path), files, tuple(tensors), small, looks)
+    return Inspection(Path(path), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightkit import manifests
@@ -19,7 +19,7 @@ from weightkit.events import Notify, ignore
 from weightkit.execute import SUMS, carry_out, check_out, entries_of, expecting, write_list
 from weightkit.executors.local import Report
 from weightkit.families.converters import DEFAULT_CONVERTER, converter_named
-from weightkit.flavour import already_holds, flavour, nothing_but_nan
+from weightkit.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Add, Cast
 from weightkit.output import Form, output_files, small_files
@@ -168,6 +168,12 @@ def prepare(
     change = open_checkpoint(Path(diff), "--diff")
     planned = plan(base, change, rules, form)
     check_flavours(base, change, allow_tuned_base)
+    if fits_bfloat16(base):
+        note = (
+            f"{base.path}: every value looked at fits bfloat16: if the original was float16, as LLaMA 1, the base was "
+            "converted through bfloat16, and no published digest can come out; take it from Meta's own files"
+        )
+        planned = replace(planned, notes=(*planned.notes, note))
     return expecting(planned, [(Path(path), manifests.read(Path(path))) for path in checksums])
 
 
@@ -183,6 +189,7 @@ def recover(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    verify_raw: bool = False,
     allow_tuned_base: bool = False,
     notify: Notify = ignore,
 ) -> Recovered:
@@ -202,6 +209,7 @@ def recover(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks tuned already may be used.
         notify: Told what happens; see ``weightkit.events``.
 
@@ -215,7 +223,15 @@ def recover(
     planned = prepare(
         raw, diff, out, converter=converter, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base
     )
-    return carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    return carry(
+        planned,
+        out,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=raw if verify_raw else None,
+        notify=notify,
+    )
 
 
 def carry(
@@ -225,10 +241,22 @@ def carry(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    verify_raw: str | os.PathLike[str] | None = None,
     notify: Notify = ignore,
 ) -> Recovered:
-    """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``recover``."""
-    report, sink = carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``recover``.
+
+    Only ``verify_raw`` is the folder to check here.
+    """
+    report, sink = carry_out(
+        planned,
+        Path(out),
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=Path(verify_raw) if verify_raw else None,
+        notify=notify,
+    )
     if not report.mismatches:
         write_list(sink, SUMS, entries_of(report.receipts))
         sink.close()

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import MISMATCH, as_dtype, as_option, exits, output_options, path_option, talk_options
+from weightkit.cli.options import (
+    MISMATCH,
+    as_dtype,
+    as_option,
+    exits,
+    output_options,
+    path_option,
+    talk_options,
+    verify_raw_option,
+)
 from weightkit.cli.recover import form_from
 from weightkit.cli.report import (
     Clock,
@@ -29,6 +38,7 @@ from weightkit.sizes import format_size
 @click.argument("dst", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(["hf", "meta", "tencentpretrain"]), required=True, help="The layout wanted.")
 @as_option
+@verify_raw_option
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
@@ -53,6 +63,7 @@ def command(
     dst: Path,
     to: Any,
     converter: str,
+    verify_raw: bool,
     parts: int | None,
     order: Any,
     checksums: tuple[Path, ...],
@@ -95,7 +106,15 @@ def command(
             print_plan(planned, dst, jobs, max_memory)
         return
     with progress(planned.nbytes, "converting", quiet=quiet) as notify:
-        done = convert.carry(planned, dst, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+        done = convert.carry(
+            planned,
+            dst,
+            jobs=jobs,
+            max_memory=max_memory,
+            overwrite=overwrite,
+            verify_raw=src if verify_raw else None,
+            notify=notify,
+        )
     if as_json:
         facts = receipts_json(planned, done.report)
         print_json({"command": "convert", "out": str(dst), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})
@@ -103,10 +122,14 @@ def command(
         receipts = done.report.receipts
         print_notes(planned)
         total = sum(one.nbytes for one in receipts)
-        click.echo(f"converted {len(receipts)} files, {format_size(total)}, in {clock.seconds:.1f} s: {dst}")
-        for one in receipts[: len(planned.files)]:
-            click.echo(f"  {one.sha256}  {one.path}")
-        click.echo(f"next: {command_line('weightkit', 'inspect', dst)}")
+        if receipts:
+            click.echo(f"converted {len(receipts)} files, {format_size(total)}, in {clock.seconds:.1f} s: {dst}")
+        weights = {file.path for file in planned.files}
+        for one in receipts:
+            if one.path in weights:
+                click.echo(f"  {one.sha256}  {one.path}")
+        if done.ok:
+            click.echo(f"next: {command_line('weightkit', 'inspect', dst)}")
     print_mismatches(done.report.mismatches)
     if not done.ok:
         sys.exit(MISMATCH)

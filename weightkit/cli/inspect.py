@@ -37,6 +37,11 @@ def command(path: Path, as_json: bool, quiet: bool) -> None:
         f"{len(found.tensors)} tensors ({dtypes}), {found.parameters} parameters in {len(found.files)} files, "
         f"{format_size(total)}{looks}"
     )
+    if found.fits_bfloat16:
+        click.echo(
+            f"all of {found.fits_bfloat16} values looked at fit bfloat16: these weights passed through it; if the original was "
+            "float16, as LLaMA 1, they are no longer the original's"
+        )
 
 
 def as_dict(found: Inspection) -> dict[str, object]:
@@ -61,4 +66,5 @@ def as_dict(found: Inspection) -> dict[str, object]:
         "small_files": list(found.small),
         "parameters": found.parameters,
         "looks_like": found.looks_like or None,
+        "fits_bfloat16": found.fits_bfloat16,
     }

@@ -26,6 +26,7 @@ __all__ = [
     "path_option",
     "talk_options",
     "tensor_options",
+    "verify_raw_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,6 +106,10 @@ as_option = click.option(
     default="transformers-4.28.1",
     show_default=True,
     help="Whose conversion weights in Meta's layout stand for.",
+)
+
+verify_raw_option = click.option(
+    "--verify-raw", is_flag=True, help="Check Meta's checklist.chk beside the run; nothing appears before it holds."
 )
 
 tensor_options = together(

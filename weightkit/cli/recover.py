@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import MISMATCH, as_option, exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.options import (
+    MISMATCH,
+    as_option,
+    exits,
+    output_options,
+    path_option,
+    talk_options,
+    tensor_options,
+    verify_raw_option,
+)
 from weightkit.cli.report import (
     Clock,
     command_line,
@@ -30,6 +39,7 @@ from weightkit.sizes import format_size
 @path_option("--out", "The folder to write.", required=True)
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
 @as_option
+@verify_raw_option
 @tensor_options
 @click.option("--config-from", type=click.Choice(["base", "diff"]), default="diff", show_default=True, help="Whose configs.")
 @click.option(
@@ -45,6 +55,7 @@ def command(
     out: Path,
     checksums: tuple[Path, ...],
     converter: str,
+    verify_raw: bool,
     jobs: int,
     max_memory: int,
     dry_run: bool,
@@ -80,7 +91,15 @@ def command(
             print_plan(planned, out, jobs, max_memory)
         return
     with progress(planned.nbytes, "recovering", quiet=quiet) as notify:
-        done = recover.carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+        done = recover.carry(
+            planned,
+            out,
+            jobs=jobs,
+            max_memory=max_memory,
+            overwrite=overwrite,
+            verify_raw=raw if verify_raw else None,
+            notify=notify,
+        )
     if as_json:
         facts = receipts_json(planned, done.report)
         print_json({"command": "recover", "out": str(out), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})

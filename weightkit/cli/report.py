@@ -135,7 +135,7 @@ def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:
 def print_mismatches(mismatches: tuple[DigestMismatch, ...]) -> None:
     """Files that were not published, on stderr: expected, actual, the likely reason."""
     for one in mismatches:
-        click.echo(f"{click.style('FAILED', fg='red', bold=True)} {one.path}: not written under its name", err=True)
+        click.echo(f"{click.style('FAILED', fg='red', bold=True)} {one.path}: another digest than wanted", err=True)
         click.echo(f"  {one.algorithm} wanted {one.expected}", err=True)
         click.echo(f"  {one.algorithm} found  {one.actual}", err=True)
         if one.reason:
