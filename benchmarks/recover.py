@@ -74,7 +74,13 @@ def write(folder: Path, layers: int, dtype: str, *, center: float, scale: float,
         )
         with (folder / path).open("wb") as file:
             file.writelines(encoding.encode(layout, payloads))
-    config = {"hidden_size": HIDDEN, "model_type": "llama", "num_hidden_layers": layers, "torch_dtype": dtype}
+    config = {
+        "hidden_size": HIDDEN,
+        "num_attention_heads": 32,
+        "model_type": "llama",
+        "num_hidden_layers": layers,
+        "torch_dtype": dtype,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if len(shards) > 1:
         listing = {path: [(name, by_name[name]) for name in members] for path, members in zip(names, shards, strict=True)}
@@ -100,6 +106,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--format", choices=["bin", "safetensors"], default="bin")
+    parser.add_argument("--meta-parts", type=int, default=0, help="give the base in so many of Meta's parts")
     parser.add_argument("--max-shard-bytes", type=int, default=10 * 10**9)
     options = parser.parse_args()
     base, diff, out, copy = (options.work / name for name in ("base", "diff", "out", "copy"))
@@ -107,6 +114,12 @@ def main() -> None:
     if not base.exists():
         write(base, options.layers, "float16", center=1.0, scale=0.02, **made)
         write(diff, options.layers, "float32", center=0.0, scale=0.0005, **made)
+    if options.meta_parts:
+        parts = options.work / f"meta-{options.meta_parts}"
+        if not parts.exists():
+            words = ["convert", str(base), str(parts), "--to", "meta", "--parts", str(options.meta_parts), "--quiet"]
+            timed(sys.executable, "-m", "weightkit", *words)
+        base = parts
     recover = [sys.executable, "-m", "weightkit", "recover", "--raw", str(base), "--diff", str(diff), "--out", str(out)]
     ratios, peaks, ours, theirs = [], [], [], []
     for number in range(options.runs + 1):

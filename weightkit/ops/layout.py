@@ -147,7 +147,8 @@ class PairRows:
 
         def rows(start: int, stop: int) -> torch.Tensor:
             first, last = start // self.size, (stop - 1) // self.size
-            block = torch.cat([head(number) for number in range(first, last + 1)])
+            heads = [head(number) for number in range(first, last + 1)]
+            block = heads[0] if len(heads) == 1 else torch.cat(heads)
             return block[start - first * self.size : stop - first * self.size]
 
         return rows
