@@ -138,6 +138,9 @@ def print_summary(done: Any, out: Path, seconds: float, had_lists: bool) -> None
     total = sum(one.nbytes for one in receipts)
     if receipts:
         click.echo(f"recovered {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
+    kept = sum(one.kept for one in receipts)
+    if kept:
+        click.echo(f"{kept} of them stood there whole from an interrupted run, and their digests hold")
     weights = {file.path for file in done.plan.files}
     for one in receipts:
         if one.path in weights:

@@ -6,6 +6,7 @@ places, so memory stays bounded and no byte is read back for its digest.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from weightkit.sinks import Sink
 
 __all__ = ["Receipt", "Report", "run", "write_file"]
 
+log = logging.getLogger(__name__)
+
 QUEUE_PLACES = 4
 DIGEST = "sha256"
 
@@ -37,6 +40,7 @@ class Receipt:
         digests: By algorithm; SHA-256 is always among them.
         checked: Whether a published digest was given for it (and so holds).
         twin: Digests of the file that was computed in step, if there was one.
+        kept: Whether it stood there whole from an interrupted run.
     """
 
     path: str
@@ -44,6 +48,7 @@ class Receipt:
     digests: dict[str, Digest]
     checked: bool = False
     twin: dict[str, Digest] | None = None
+    kept: bool = False
 
     @property
     def sha256(self) -> str:
@@ -108,8 +113,9 @@ def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_b
     algorithms = {DIGEST, *(digest.algorithm for digest in file.expect)}
     kept = sink.finished(file.path, file.nbytes)
     if kept and set(kept) >= algorithms and file.twin is None:
+        log.info("%s: whole from an earlier run, kept", file.path)
         notify(FileKept(file.path, file.nbytes))
-        return Receipt(file.path, file.nbytes, kept, bool(file.expect))
+        return Receipt(file.path, file.nbytes, kept, bool(file.expect), kept=True)
     hasher, twin_hasher = Hasher(algorithms), Hasher(algorithms)
     twin_relay = relay(twin_hasher.update) if file.twin else nullcontext(ignore_chunk)
     with sink.create(file.path) as out:
@@ -123,6 +129,7 @@ def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_b
         digests = hasher.digests()
         check(file, digests)
         out.seal(digests)
+    log.info("%s: written, %d bytes, sha256 %s", file.path, hasher.nbytes, digests[DIGEST].hex)
     notify(FileFinished(file.path, hasher.nbytes, tuple(digests.values())))
     return Receipt(file.path, hasher.nbytes, digests, bool(file.expect), twin_hasher.digests() if file.twin else None)
 
