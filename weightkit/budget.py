@@ -1,6 +1,6 @@
 """How much memory a run takes, and how it is cut to fit: known before the run, checked at planning.
 
-Measured with ``ru_maxrss`` of whole processes; ``benchmarks/memory.py`` repeats it.
+Measured with ``ru_maxrss`` of whole processes; ``benchmarks/recover.py`` prints it, ``tests/test_memory.py`` guards it.
 """
 
 from __future__ import annotations

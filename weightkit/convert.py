@@ -24,7 +24,7 @@ from weightkit.containers.torch_zip_writer import TorchZip, profile_for_version,
 from weightkit.dtypes import FLOAT16, FLOAT32, DType
 from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
-from weightkit.execute import SUMS, carry_out, check_out, entries_of, expecting, write_list
+from weightkit.execute import carry_out, check_out, expecting
 from weightkit.executors.local import Report
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape, converter_named
@@ -176,10 +176,10 @@ def to_meta(
         layout = one_each((name, tensor.spec) for name, tensor in named)
         files.append(OutputFile(path, TorchZip(profile, root_for(path, profile)), layout, tuple((one,) for _, one in named)))
     params = source.small("params.json") if source.layout == "meta" else encode_params(shape)
-    small = [SmallFile("params.json", params or encode_params(shape), "made")]
+    small = [SmallFile("params.json", params or encode_params(shape))]
     tokenizer = source.small("tokenizer.model")
     if tokenizer is not None:
-        small.append(SmallFile("tokenizer.model", tokenizer, str(source.path)))
+        small.append(SmallFile("tokenizer.model", tokenizer))
     return tuple(files), tuple(small)
 
 
@@ -237,10 +237,10 @@ def to_tencentpretrain(
     path, profile = "tp.bin", profile_of(source, form)
     encoding = TorchZip(profile, root_for(path, profile), "OrderedDict")
     layout = one_each((name, tensor.spec) for name, tensor in named)
-    small = [SmallFile(CONFIG_NAME, encode_config(shape), "made")]
+    small = [SmallFile(CONFIG_NAME, encode_config(shape))]
     tokenizer = source.small("tokenizer.model")
     if tokenizer is not None:
-        small.append(SmallFile("tokenizer.model", tokenizer, str(source.path)))
+        small.append(SmallFile("tokenizer.model", tokenizer))
     return (OutputFile(path, encoding, layout, tuple((one,) for _, one in named)),), tuple(small)
 
 
@@ -382,7 +382,7 @@ def carry(
 
     Only ``verify_raw`` is the folder to check here.
     """
-    report, sink = carry_out(
+    report = carry_out(
         planned,
         Path(dst),
         jobs=jobs,
@@ -391,7 +391,4 @@ def carry(
         verify_raw=Path(verify_raw) if verify_raw else None,
         notify=notify,
     )
-    if not report.mismatches:
-        write_list(sink, SUMS, entries_of(report.receipts))
-        sink.close()
     return Converted(planned, report)

@@ -14,10 +14,9 @@ from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, open_checkpoint
 from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
-from weightkit.execute import SUMS, carry_out, check_out, entries_of, write_list
+from weightkit.execute import SUMS_ONLY, carry_out, check_out
 from weightkit.executors.local import Report
 from weightkit.lazy import LazyTensor, derive
-from weightkit.manifests import Entry
 from weightkit.ops.add import Add, Cast, Subtract
 from weightkit.ops.compare import CountChanged, Tally
 from weightkit.output import Form, output_files, small_files
@@ -165,16 +164,13 @@ def carry(
     notify: Notify = ignore,
 ) -> Made:
     """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``make_diff``."""
-    report, sink = carry_out(
+    report = carry_out(
         planned,
         Path(out),
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
-        lists=(SUMS, RELEASE_SUMS),
+        lists={RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY},
         notify=notify,
     )
-    write_list(sink, RELEASE_SUMS, [Entry(one.path, (one.twin or one.digests)["sha256"]) for one in report.receipts])
-    write_list(sink, SUMS, entries_of(report.receipts))
-    sink.close()
     return Made(planned, report, tallies)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from weightkit import manifests
+from weightkit import __version__, manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY, Budget, fit
 from weightkit.checklist import checking
 from weightkit.containers.memory import InMemory
@@ -25,45 +25,53 @@ from weightkit.sinks.directory import Directory
 from weightkit.sinks.gated import Gated
 from weightkit.sizes import format_size
 
-__all__ = ["SUMS", "Disk", "carry_out", "check_out", "disk", "expecting", "fingerprint", "write_list"]
+__all__ = ["SUMS", "SUMS_ONLY", "Disk", "carry_out", "check_out", "disk", "expecting", "fingerprint", "open_sink"]
 
 SUMS = "SHA256SUMS"
+SUMS_ONLY: Mapping[str, Callable[[Receipt], Digest]] = {SUMS: lambda receipt: receipt.digests["sha256"]}
 MARGIN_BYTES = 16 << 20
 """Left free on the disk: journal, list of digests, the file system's own needs."""
 
 
 def expecting(plan: Plan, lists: Sequence[tuple[Path, Sequence[Entry]]]) -> Plan:
-    """The plan, with the digests that its files must have.
+    """The plan, with the digests that its files must have, and notes on what a list does not cover.
 
-    A list's paths are matched whole, or by their last part where that names one file only.
+    A list's paths are matched whole, or else by their last part.
 
     Raises:
-        PlanError: A list names none of the files of tensors: it is of another release.
+        PlanError: A list names none of the files of tensors, so it is of another release; or one file in two folders.
     """
     wanted: dict[str, list[Digest]] = {}
-    names = {file.path for file in plan.everything}
+    notes = list(plan.notes)
+    names = [file.path for file in plan.everything]
     for path, entries in lists:
-        matched = {match(entry.path, names): entry for entry in entries}
-        if not any(file.path in matched for file in plan.files):
-            raise PlanError(
-                f"{path}: lists none of the files that will be written ({plan.files[0].path} ...) but "
-                f"{entries[0].path} and the like: it is the list of another release, dtype or number of shards"
-            )
+        matched: dict[str, set[str]] = {}
         for entry in entries:
-            name = match(entry.path, names)
-            if name is not None:
+            name = entry.path if entry.path in names else entry.path.rpartition("/")[2]
+            if name in names:
+                matched.setdefault(name, set()).add(entry.path)
                 wanted.setdefault(name, []).append(entry.digest)
+        for name, places in matched.items():
+            if len(places) > 1:
+                raise PlanError(f"{path}: {name} is in it as {' and as '.join(sorted(places))}: leave one of them in the list")
+        weights = [file.path for file in plan.files]
+        if not set(weights) & set(matched):
+            raise PlanError(
+                f"{path}: lists none of the files that will be written ({weights[0]} ...) but {entries[0].path} and the like: "
+                "it is the list of another release, dtype or number of shards"
+            )
+        unlisted = [name for name in weights if name not in matched]
+        known = {place for places in matched.values() for place in places}
+        unwritten = sorted({entry.path for entry in entries} - known)
+        if unlisted:
+            notes.append(f"{path}: has no digest of {', '.join(unlisted[:4])}{' ...' if len(unlisted) > 4 else ''}")
+        if unwritten:
+            notes.append(f"{path}: lists {', '.join(unwritten[:4])}{' ...' if len(unwritten) > 4 else ''}, not written here")
     return replace(
         plan,
         files=tuple(replace(file, expect=tuple(wanted.get(file.path, ()))) for file in plan.files),
         small=tuple(replace(file, expect=tuple(wanted.get(file.path, ()))) for file in plan.small),
-    )
-
-
-def match(path: str, names: Iterable[str]) -> str | None:
-    """The name that a list's path stands for."""
-    return next((name for name in names if path == name), None) or next(
-        (name for name in names if path.rpartition("/")[2] == name), None
+        notes=tuple(notes),
     )
 
 
@@ -74,16 +82,12 @@ class Disk:
         self.needed, self.free = needed, free
 
 
-def disk(plan: Plan, out: Path) -> Disk:
-    """What the plan needs, less what stands there already, against what is free."""
+def disk(plan: Plan, out: Path, sink: Directory) -> Disk:
+    """What the plan needs, less what an interrupted run left whole, against what is free."""
     there = out.absolute()
     while not there.exists():
         there = there.parent
-    needed = sum(
-        file.nbytes
-        for file in plan.everything
-        if not (out / file.path).is_file() or (out / file.path).stat().st_size != file.nbytes
-    )
+    needed = sum(file.nbytes for file in plan.everything if file.path not in sink.recorded)
     return Disk(needed + MARGIN_BYTES, shutil.disk_usage(there).free)
 
 
@@ -102,8 +106,8 @@ def check_out(out: Path, inputs: Sequence[tuple[str, Path]]) -> None:
 
 
 def fingerprint(plan: Plan) -> str:
-    """What tells a plan from others: its operations, encodings and expectations, and the state of its input files."""
-    digest = hashlib.sha256()
+    """What tells a plan from others: its operations and encodings, and the state of its input files."""
+    digest = hashlib.sha256(__version__.encode())
 
     def describe(tensor: LazyTensor) -> str:
         if isinstance(tensor, Stored):
@@ -115,12 +119,21 @@ def fingerprint(plan: Plan) -> str:
         return f"{tensor.op}({', '.join(describe(one) for one in tensor.inputs)})"
 
     for file in plan.files:
-        digest.update(f"{file.path} {file.encoding} {file.layout} {file.expect}\n".encode())
+        digest.update(f"{file.path} {file.encoding} {file.layout}\n".encode("utf-8", "surrogatepass"))
         for run_ in file.tensors:
-            digest.update("".join(describe(tensor) + "\n" for tensor in run_).encode())
+            digest.update("".join(describe(tensor) + "\n" for tensor in run_).encode("utf-8", "surrogatepass"))
     for small in plan.small:
-        digest.update(f"{small.path} {small.expect} ".encode() + small.content)
+        digest.update(small.path.encode("utf-8", "surrogatepass") + small.content)
     return digest.hexdigest()
+
+
+def open_sink(plan: Plan, out: Path, *, overwrite: bool = False, lists: Sequence[str] = (SUMS,)) -> Directory:
+    """The output folder, looked at but not touched.
+
+    Raises:
+        PlanError: Something is in the way.
+    """
+    return Directory(out, fingerprint(plan), [file.path for file in plan.everything] + list(lists), overwrite=overwrite)
 
 
 def carry_out(
@@ -130,34 +143,50 @@ def carry_out(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
-    lists: Sequence[str] = (SUMS,),
+    lists: Mapping[str, Callable[[Receipt], Digest]] = SUMS_ONLY,
     verify_raw: Path | None = None,
     notify: Notify = ignore,
-) -> tuple[Report, Sink]:
-    """Check room and names, then write the files. The caller adds ``lists`` of digests and closes the sink.
+) -> Report:
+    """Check room and names, write the files, and if every digest holds, the lists.
 
     With ``verify_raw``, a folder of Meta's, nothing is published before its checklist has been found to hold.
+
+    Args:
+        plan: What to write.
+        out: Where.
+        jobs: Files at a time.
+        max_memory: Resident memory allowed, in bytes.
+        overwrite: Whether files of the same names may be replaced.
+        lists: Name of a list of digests -> which digest of each file goes into it.
+        verify_raw: Meta's folder to be checked.
+        notify: Told what happens.
 
     Raises:
         PlanError: There is not enough room or memory, or something is in the way. Nothing has been written.
         FormatError: An input turned out to be damaged. What was written whole stays for the next try.
     """
     budget: Budget = fit(plan.files, jobs, max_memory)
-    room = disk(plan, out)
+    sink = open_sink(plan, out, overwrite=overwrite, lists=tuple(lists))
+    room = disk(plan, out, sink)
     if room.needed > room.free:
         raise PlanError(
             f"{out}: {format_size(room.needed)} are needed and {format_size(room.free)} are free on that disk; make room or "
             "name an --out elsewhere"
         )
-    names = [file.path for file in plan.everything] + list(lists)
-    sink = Directory(out, fingerprint(plan), names, overwrite=overwrite)
-    if verify_raw is None:
-        report = run(plan, sink, budget, notify)
-    else:
-        with checking(verify_raw) as wait:
-            report = run(plan, Gated(sink, wait), budget, notify)
+    try:
+        if verify_raw is None:
+            report = run(plan, sink, budget, notify)
+        else:
+            with checking(verify_raw) as wait:
+                report = run(plan, Gated(sink, wait), budget, notify)
+        if not report.mismatches:
+            for name, digest in lists.items():
+                write_list(sink, name, [Entry(one.path, digest(one)) for one in report.receipts])
+            sink.close()
+    finally:
+        sink.release()
     explained = {error.path: explain(plan, report, error) for error in report.mismatches}
-    return replace(report, mismatches=tuple(explained.values())), sink
+    return replace(report, mismatches=tuple(explained.values()))
 
 
 def write_list(sink: Sink, path: str, entries: Iterable[Entry]) -> None:
@@ -166,11 +195,6 @@ def write_list(sink: Sink, path: str, entries: Iterable[Entry]) -> None:
     with sink.create(path) as out:
         out.write(content)
         out.seal({"sha256": Digest("sha256", hashlib.sha256(content).hexdigest())})
-
-
-def entries_of(receipts: Iterable[Receipt]) -> list[Entry]:
-    """SHA-256 of the files that were published."""
-    return [Entry(receipt.path, receipt.digests["sha256"]) for receipt in receipts]
 
 
 def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch:

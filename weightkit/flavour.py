@@ -19,6 +19,7 @@ __all__ = ["Flavour", "already_holds", "fits_bfloat16", "flavour", "nothing_but_
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 SAMPLE = 1024
+NORM_SAMPLE = 1 << 16
 
 
 def values(tensor: LazyTensor, count: int | None = None) -> Array | None:
@@ -64,7 +65,7 @@ class Flavour:
 
 def flavour(checkpoint: Checkpoint) -> Flavour | None:
     """What the norms of a checkpoint say; None where it has none."""
-    found = [values(tensor) for name, tensor in checkpoint.tensors.items() if llama.is_norm(name)]
+    found = [values(tensor, NORM_SAMPLE) for name, tensor in checkpoint.tensors.items() if llama.is_norm(name)]
     arrays = [one for one in found if one is not None and one.size]
     if not arrays:
         return None
@@ -82,7 +83,7 @@ def already_holds(base: Checkpoint, diff: Checkpoint) -> bool:
     for name, tensor in base.tensors.items():
         if not llama.is_norm(name) or name not in diff.tensors or base.spec(name).shape != diff.spec(name).shape:
             continue
-        have, change = values(tensor), values(diff.tensors[name])
+        have, change = values(tensor, NORM_SAMPLE), values(diff.tensors[name], NORM_SAMPLE)
         if have is None or change is None:
             return False
         with np.errstate(over="ignore", invalid="ignore"):

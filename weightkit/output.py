@@ -92,6 +92,11 @@ def encoding_for(
 ) -> Encoding:
     """What turns the tensors of one file into bytes."""
     if chosen == "safetensors":
+        if (
+            form.torch_compat is not None
+            and (note := "--torch-compat: safetensors files are the same with any torch") not in notes
+        ):
+            notes.append(note)
         metadata = followed.metadata if followed is not None and not isinstance(followed, TorchFile) else None
         return Safetensors(metadata or (("format", "pt"),))
     first = next(iter(model.files.values()))
@@ -123,11 +128,11 @@ def lay_out(
     if isinstance(followed, TorchFile):
         if (kept := follow(followed.layout(), release)) is not None:
             return kept
-        notes.append(f"{followed.path.name}: tensors that share a storage there are written apart, as the base has them apart")
+        notes.append(f"{followed.path.name}: tensors that share a storage there are written apart; in the release they differ")
         return together([(name, release[name], name) for name in names])
     if chosen == "safetensors":
         tied = {identity(release[name]): name for name in reversed(names)}
-        dropped = [name for name in names if tied[identity(release[name])] != name]
+        dropped = {name: None for name in names if tied[identity(release[name])] != name}
         if dropped:
             notes.append(f"{', '.join(dropped)}: tied to another tensor, not stored twice in safetensors")
         return together([(name, release[name], name) for name in names if name not in dropped])
@@ -136,19 +141,20 @@ def lay_out(
 
 
 def follow(layout: Layout, release: Mapping[str, LazyTensor]) -> tuple[Layout, tuple[tuple[LazyTensor, ...], ...]] | None:
-    """A file's own layout filled with other tensors; None where two that lie on one place are not the same."""
-    placed: dict[tuple[int, int], LazyTensor] = {}
+    """A file's own layout filled with other tensors.
+
+    None where two that lie on one place are not the same, or two that share a run are of different dtypes now.
+    """
+    placed: dict[int, dict[int, LazyTensor]] = {run: {} for run in range(len(layout.runs))}
     for item in layout.items:
-        tensor = placed.setdefault((item.run, item.offset), release[item.name])
+        tensor = placed[item.run].setdefault(item.offset, release[item.name])
         if identity(tensor) != identity(release[item.name]):
             return None
+    if any(len({tensor.spec.dtype for tensor in parts.values()}) > 1 for parts in placed.values()):
+        return None
     items = tuple(replace(item, spec=release[item.name].spec) for item in layout.items)
-    dtypes = {item.run: item.spec.dtype for item in items}
-    runs = tuple(Run(TensorSpec(dtypes[index], run.spec.shape)) for index, run in enumerate(layout.runs))
-    tensors = tuple(
-        tuple(tensor for (run, _), tensor in sorted(placed.items(), key=lambda one: one[0]) if run == index)
-        for index in range(len(runs))
-    )
+    tensors = tuple(tuple(parts[offset] for offset in sorted(parts)) for parts in placed.values())
+    runs = tuple(Run(TensorSpec(parts[0].spec.dtype, run.spec.shape)) for run, parts in zip(layout.runs, tensors, strict=True))
     return Layout(items, runs), tensors
 
 
@@ -198,7 +204,7 @@ def small_files(
         listing = {file.path: [(item.name, item.spec) for item in file.layout.items] for file in files}
         stem = STEMS[chosen_format(files)]
         name = f"{stem}.{chosen_format(files)}.index.json"
-        small.append(SmallFile(name, encode_index(listing, extra), "made"))
+        small.append(SmallFile(name, encode_index(listing, extra)))
     configs = base if form.config_from == "base" else model
     has_tokenizer = any(name not in CONFIGS for name in model.small_files())
     tokenizers = base if (form.tokenizer_from or ("diff" if has_tokenizer else "base")) == "base" else model
@@ -208,7 +214,7 @@ def small_files(
                 content = source.small(name) or b""
                 if name == "config.json" and patch:
                     content = patch_config(content, release)
-                small.append(SmallFile(name, content, str(source.path)))
+                small.append(SmallFile(name, content))
     return tuple(sorted(small, key=lambda file: file.path))
 
 
@@ -219,7 +225,7 @@ def chosen_format(files: Sequence[OutputFile]) -> str:
 def patch_config(content: bytes, release: Mapping[str, LazyTensor]) -> bytes:
     """config.json with the dtype and vocabulary size of the tensors written; every other byte as it was."""
     embedding = next((tensor.spec for name, tensor in release.items() if llama.is_vocabulary(name)), None)
-    if embedding is None:
+    if embedding is None or not embedding.shape:
         return content
     dtype, rows = embedding.dtype.name.encode(), str(embedding.shape[0]).encode()
     content = re.sub(rb'("(?:torch_)?dtype":\s*)"\w+"', rb'\1"' + dtype + rb'"', content)

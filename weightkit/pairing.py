@@ -20,6 +20,9 @@ from weightkit.ops.add import Cast
 from weightkit.ops.vocab import Fill, GrowRows
 from weightkit.spec import TensorSpec
 
+TIED = "model.embed_tokens.weight"
+"""What transformers ties ``lm_head.weight`` to."""
+
 __all__ = ["NEW_ROWS", "NewRows", "Pairs", "Rules", "pair"]
 
 NewRows = Literal["mean", "zero", "whole"]
@@ -85,9 +88,15 @@ def pair(base: Checkpoint, other: Checkpoint, rules: Rules, *, other_is: str) ->
         if any(fnmatchcase(name, pattern) for pattern in rules.whole):
             pairs.base[name] = None
         elif name in base.tensors:
-            pairs.base[name] = fitted(base, name, spec, rules, pairs, grown, other_is)
+            pairs.base[name] = fitted(base.tensors[name], name, spec, rules, pairs, grown, other_is)
+        elif name == "lm_head.weight" and TIED in base.tensors and base.json("config.json").get("tie_word_embeddings"):
+            pairs.notes.append(f"lm_head.weight: the base ties it to {TIED}")
+            pairs.base[name] = fitted(base.tensors[TIED], name, spec, rules, pairs, grown, other_is)
         else:
             pairs.base[name] = absent(base, other, name, rules, pairs, other_is)
+    for pattern in rules.whole:
+        if not any(fnmatchcase(name, pattern) for name in other.tensors):
+            pairs.problems.append(f"--whole {pattern}: no tensor of the {other_is} has such a name")
     if grown:
         ask_for_new_rows(base, other, grown, rules, pairs, other_is)
     check_left_over(base, other, pairs, other_is)
@@ -100,10 +109,9 @@ def pair(base: Checkpoint, other: Checkpoint, rules: Rules, *, other_is: str) ->
 
 
 def fitted(
-    base: Checkpoint, name: str, spec: TensorSpec, rules: Rules, pairs: Pairs, grown: list[str], other_is: str
+    stored: LazyTensor, name: str, spec: TensorSpec, rules: Rules, pairs: Pairs, grown: list[str], other_is: str
 ) -> LazyTensor | None:
-    """The base's tensor of the same name, with rows appended where it has too few."""
-    stored = base.tensors[name]
+    """The base's tensor, with rows appended where it has too few."""
     have = stored.spec
     dtype = rules.dtype_of(name, spec)
     if have.dtype != dtype and not have.dtype.kind == dtype.kind == "float":
@@ -133,7 +141,7 @@ def ask_for_new_rows(
 ) -> None:
     """Say what becomes of the rows that the base lacks; it is never guessed."""
     name = grown[0]
-    old, new = base.spec(name).shape[0], other.spec(name).shape[0]
+    old, new = base.spec(name if name in base.tensors else TIED).shape[0], other.spec(name).shape[0]
     if rules.new_rows is None:
         pairs.problems.append(
             f"{', '.join(grown)}: the {other_is} has {new} rows, the base {old}: say what the new rows are. Stanford-style "
@@ -149,13 +157,11 @@ def absent(base: Checkpoint, other: Checkpoint, name: str, rules: Rules, pairs: 
     spec = other.spec(name)
     if llama.is_inv_freq(name):
         return computed_frequencies(base, name, spec, rules, pairs)
-    tied = "model.embed_tokens.weight"
-    ties = name == "lm_head.weight" and base.json("config.json").get("tie_word_embeddings")
-    if ties and tied in base.tensors and base.spec(tied).shape == spec.shape:
-        pairs.notes.append("lm_head.weight: the base ties it to model.embed_tokens.weight")
-        return base.tensors[tied]
-    if llama.block_of(name) is not None:
-        pairs.problems.append(f"{name}: not in the base, which is another model, or incomplete")
+    if llama.block_of(name) is not None or name in (*llama.FIRST, *llama.LAST):
+        pairs.problems.append(
+            f"{name}: not in the base, which is another model, or incomplete; if the {other_is} is known to hold it whole, say "
+            f"--whole {name}"
+        )
     return None
 
 
@@ -163,17 +169,23 @@ def computed_frequencies(base: Checkpoint, name: str, spec: TensorSpec, rules: R
     """The rotary frequencies, where the base's converter left them out: they follow from the config."""
     config = base.json("config.json")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    theta = config.get("rope_theta") or rope.get("rope_theta") or 10000.0
-    if kind != "default" or len(spec.shape) != 1 or not isinstance(theta, int | float):
-        pairs.problems.append(f"{name}: not in the base, and its config speaks of another kind of frequencies ({kind})")
+    kind: object = rope
+    theta: object = 10000.0
+    if isinstance(rope, dict):
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        theta = config.get("rope_theta", rope.get("rope_theta", theta))
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < 1e30:
+        pairs.problems.append(f"{name}: not in the base, and its config has rope_theta {theta!r}: wanted a number, as 10000")
+        return None
+    if kind != "default" or len(spec.shape) != 1:
+        pairs.problems.append(f"{name}: not in the base, and its config speaks of another kind of frequencies ({kind!r})")
         return None
     note = f"inv_freq: not in the base, computed (theta {theta:g}) as exact float32; --inv-freq float16 rounds it first"
     if rules.inv_freq == "float16":
         note = f"inv_freq: not in the base, computed (theta {theta:g}), rounded through float16 (--inv-freq)"
     if note not in pairs.notes:
         pairs.notes.append(note)
-    values = llama.inv_freq(spec.shape[0], theta)
+    values = llama.inv_freq(spec.shape[0], float(theta))
     source = InMemory(Path("(computed)"), {name: TensorSpec(FLOAT32, spec.shape)}, {name: values.tobytes()})
     exact = Stored(source, name)
     return derive(Cast(FLOAT16), exact) if rules.inv_freq == "float16" else exact

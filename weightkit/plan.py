@@ -56,7 +56,7 @@ class OutputFile:
     @property
     def widest_row_nbytes(self) -> int:
         """Bytes in the widest row of any tensor: a block can be no smaller."""
-        return max((tensor.spec.row_nbytes for run in self.tensors for tensor in run), default=0)
+        return max((tensor.spec.row_nbytes for run in self.tensors for tensor in run if tensor.spec.numel), default=0)
 
     def read_nbytes(self) -> int:
         """Bytes that will be read from inputs; a tensor used twice counts once."""
@@ -124,13 +124,11 @@ class SmallFile:
     Attributes:
         path: Its name in the output folder.
         content: Its bytes.
-        origin: Where it comes from, for people: ``the diff``, ``made``.
         expect: Digests it must have.
     """
 
     path: str
     content: bytes
-    origin: str
     expect: tuple[Digest, ...] = ()
 
     @property

@@ -16,7 +16,7 @@ from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, open_checkpoint
 from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
-from weightkit.execute import SUMS, carry_out, check_out, entries_of, expecting, write_list
+from weightkit.execute import carry_out, check_out, expecting
 from weightkit.executors.local import Report
 from weightkit.families.converters import DEFAULT_CONVERTER, converter_named
 from weightkit.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
@@ -132,7 +132,7 @@ def tuned(base: Checkpoint, diff: Checkpoint) -> str:
     """Why the base looks like the result already; empty where it does not."""
     if already_holds(base, diff):
         return "less the diff its norm weights are rounder numbers than as they are"
-    added = [number for number in diff.json("added_tokens.json").values() if isinstance(number, int)]
+    added = [number for number in diff.json("added_tokens.json").values() if type(number) is int]
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         if not added or name not in base.tensors or name not in diff.tensors:
             continue
@@ -248,7 +248,7 @@ def carry(
 
     Only ``verify_raw`` is the folder to check here.
     """
-    report, sink = carry_out(
+    report = carry_out(
         planned,
         Path(out),
         jobs=jobs,
@@ -257,7 +257,4 @@ def carry(
         verify_raw=Path(verify_raw) if verify_raw else None,
         notify=notify,
     )
-    if not report.mismatches:
-        write_list(sink, SUMS, entries_of(report.receipts))
-        sink.close()
     return Recovered(planned, report)

@@ -24,6 +24,9 @@ __all__ = ["LIST_NAMES", "Checked", "Verification", "verify"]
 LIST_NAMES = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "checklist.chk")
 """Lists that are looked for in a folder where none is named."""
 
+LIST_ENDINGS = (*LIST_NAMES, ".sha256", ".md5", ".sha512")
+"""Ends of the names of lists, which are no extra files."""
+
 Status = Literal["ok", "FAILED", "missing", "extra"]
 
 
@@ -95,7 +98,11 @@ def verify(
             if entry.digest not in digests:
                 digests.append(entry.digest)
     if not target.is_dir():
-        wanted = {name: digests for name, digests in wanted.items() if name.rpartition("/")[2] == target.name}
+        here = "/" + target.resolve().as_posix().lstrip("/")
+        whole = {name: digests for name, digests in wanted.items() if "/" in name and here.endswith(f"/{name}")}
+        wanted = whole or {name: digests for name, digests in wanted.items() if name.rpartition("/")[2] == target.name}
+        if len(wanted) > 1:
+            raise PlanError(f"{target.name} is in the list as {' and as '.join(sorted(wanted))}; check the folder instead")
         if not wanted:
             raise PlanError(f"{target.name} is in none of the lists ({', '.join(str(one) for one in chosen)})")
         wanted = {target.name: [digest for digests in wanted.values() for digest in digests]}
@@ -150,6 +157,11 @@ def extras(folder: Path, listed: set[str], lists: Sequence[Path]) -> list[Checke
         for name in sorted(names):
             file = Path(root) / name
             relative = file.relative_to(folder).as_posix()
-            if relative not in listed and not name.startswith(".") and name not in LIST_NAMES and file.resolve() not in aside:
+            if (
+                relative not in listed
+                and not name.startswith(".")
+                and not name.endswith(LIST_ENDINGS)
+                and file.resolve() not in aside
+            ):
                 found.append(Checked(relative, "extra"))
     return found

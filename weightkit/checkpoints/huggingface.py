@@ -141,8 +141,10 @@ def find_files(folder: Path, chosen: str, role: str) -> tuple[list[str], dict[st
                 + ", ".join(missing[:4])
                 + (" ..." if len(missing) > 4 else "")
             )
-        if not missing:
+        if names and not missing:
             return names, index
+        if not names and not (folder / single).exists():
+            raise FormatError(index_path, "names no files: its weight_map is empty; download it again")
     if (folder / single).exists():
         return [single], None
     pattern = re.compile(rf"{STEMS[chosen]}-(\d{{5}})-of-(\d{{5}})\.{chosen}")

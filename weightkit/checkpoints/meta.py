@@ -39,7 +39,9 @@ LLAMA_3_TOKENS = 128256
 
 def is_meta(path: Path) -> bool:
     """Whether a folder is in Meta's layout."""
-    return path.is_dir() and ((path / "params.json").is_file() or (path / "consolidated.00.pth").is_file())
+    if not path.is_dir() or (path / "config.json").is_file():
+        return False  # some folders of transformers' layout have a params.json, too
+    return (path / "params.json").is_file() or any(PART.fullmatch(entry.name) for entry in path.iterdir())
 
 
 def open_meta(path: Path, role: str, converter: Converter) -> Checkpoint:

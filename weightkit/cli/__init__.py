@@ -6,7 +6,12 @@ Options in, one front door called, lines out. Results go to stdout, progress and
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -35,6 +40,26 @@ class Commands(click.Group):
         module = import_module(f"weightkit.cli.{name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As click has it, but an interrupt at any moment, even while modules load, is one line and exit status 130."""
+
+        def once(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is under way is being undone; let it
+            raise KeyboardInterrupt
+
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **kwargs)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, once)
+        try:
+            sys.exit(super().main(args, prog_name, standalone_mode=False, **kwargs) or 0)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("weightkit: interrupted; nothing unfinished was left", err=True)
+            sys.exit(130)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

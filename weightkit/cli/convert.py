@@ -22,11 +22,10 @@ from weightkit.cli.recover import form_from
 from weightkit.cli.report import (
     Clock,
     command_line,
-    plan_json,
     print_json,
     print_mismatches,
     print_notes,
-    print_plan,
+    print_plan_and_exit,
     progress,
     receipts_json,
 )
@@ -100,11 +99,7 @@ def command(
         checksums=checksums,
     )
     if dry_run:
-        if as_json:
-            print_json(plan_json(planned, dst, jobs, max_memory))
-        else:
-            print_plan(planned, dst, jobs, max_memory)
-        return
+        print_plan_and_exit(planned, dst, jobs, max_memory, overwrite=overwrite, as_json=as_json)
     with progress(planned.nbytes, "converting", quiet=quiet) as notify:
         done = convert.carry(
             planned,

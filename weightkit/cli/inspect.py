@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import exits, talk_options
+from weightkit.cli.options import exits, shown, talk_options
 from weightkit.cli.report import print_json
 from weightkit.inspect import Inspection, inspect
 from weightkit.sizes import format_size
@@ -26,7 +26,7 @@ def command(path: Path, as_json: bool, quiet: bool) -> None:
         for tensor in found.tensors:
             shares = f"  (shares the bytes of {tensor.shares_with})" if tensor.shares_with else ""
             shape = "x".join(str(size) for size in tensor.spec.shape) or "scalar"
-            name = tensor.name or "(a tensor by itself)"
+            name = shown(tensor.name) or "(a tensor by itself)"
             click.echo(f"{tensor.spec.dtype.name:<9} {shape:>13} {tensor.spec.nbytes:>13}  {name}{shares}")
     for file in found.files:
         click.echo(f"{file.name}: {file.nbytes} bytes, {file.profile}: written by {file.written_by}")

@@ -12,10 +12,9 @@ from weightkit.cli.recover import form_from, rules_from
 from weightkit.cli.report import (
     Clock,
     command_line,
-    plan_json,
     print_json,
     print_notes,
-    print_plan,
+    print_plan_and_exit,
     progress,
     receipts_json,
 )
@@ -53,11 +52,7 @@ def command(
     rules, form = rules_from(options), form_from(options)
     planned, tallies = diff.prepare(raw, tuned, out, rules=rules, form=form)
     if dry_run:
-        if as_json:
-            print_json(plan_json(planned, out, jobs, max_memory))
-        else:
-            print_plan(planned, out, jobs, max_memory)
-        return
+        print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
     with progress(planned.nbytes, "subtracting", quiet=quiet) as notify:
         made = diff.carry(planned, tallies, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
     if as_json:
@@ -65,10 +60,10 @@ def command(
         counts = {"elements": made.elements, "changed": made.changed}
         print_json({"command": "make-diff", "out": str(out), **counts, **facts, "seconds": round(clock.seconds, 3)})
     elif not quiet:
-        print_summary(made, raw, out, clock.seconds)
+        print_summary(made, raw, out, clock.seconds, rules)
 
 
-def print_summary(made: Any, raw: Path, out: Path, seconds: float) -> None:
+def print_summary(made: Any, raw: Path, out: Path, seconds: float, rules: Any) -> None:
     """What was written, how exact it is, and what to do next."""
     from weightkit.diff import RELEASE_SUMS
 
@@ -91,4 +86,9 @@ def print_summary(made: Any, raw: Path, out: Path, seconds: float) -> None:
             click.echo(f"  {tally.changed} of {tally.elements}  {name}")
     click.echo(f"{RELEASE_SUMS} holds the digests of what others will recover; publish it with the diff. They will say:")
     words = ("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE", "--checksums", out / RELEASE_SUMS)
-    click.echo(f"next: {command_line(*words)}")
+    said: list[str] = ["--new-rows", rules.new_rows] if rules.new_rows else []
+    for pattern in rules.whole:
+        said += ["--whole", pattern]
+    if rules.inv_freq != "float32":
+        said += ["--inv-freq", rules.inv_freq]
+    click.echo(f"next: {command_line(*words, *said)}")

@@ -24,6 +24,7 @@ __all__ = [
     "exits",
     "output_options",
     "path_option",
+    "shown",
     "talk_options",
     "tensor_options",
     "verify_raw_option",
@@ -74,9 +75,15 @@ def exits(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
+def shown(text: str) -> str:
+    """Text of others, fit for a terminal: what does not print is escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def say_error(text: str) -> None:
     """One complaint, on stderr."""
-    click.echo(f"{click.style('weightkit:', fg='red', bold=True)} {text}", err=True)
+    lines = [shown(line) for line in text.split("\n")]
+    click.echo(f"{click.style('weightkit:', fg='red', bold=True)} " + "\n".join(lines), err=True)
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:

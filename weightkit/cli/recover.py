@@ -21,11 +21,10 @@ from weightkit.cli.options import (
 from weightkit.cli.report import (
     Clock,
     command_line,
-    plan_json,
     print_json,
     print_mismatches,
     print_notes,
-    print_plan,
+    print_plan_and_exit,
     progress,
     receipts_json,
 )
@@ -85,11 +84,7 @@ def command(
         allow_tuned_base=allow_tuned_base,
     )
     if dry_run:
-        if as_json:
-            print_json(plan_json(planned, out, jobs, max_memory))
-        else:
-            print_plan(planned, out, jobs, max_memory)
-        return
+        print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
     with progress(planned.nbytes, "recovering", quiet=quiet) as notify:
         done = recover.carry(
             planned,
@@ -145,16 +140,14 @@ def print_summary(done: Any, out: Path, seconds: float, had_lists: bool) -> None
     for one in receipts:
         if one.path in weights:
             click.echo(f"  {one.sha256}  {one.path}")
-    checked = sum(one.checked for one in receipts)
+    checked = sum(len(file.expect) for file in done.plan.everything)
     if had_lists and done.ok:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
         click.echo(f"next: load {out} with transformers, or check it any time with {command_line('weightkit', 'verify', out)}")
     elif done.ok:
         click.echo("no published digests were given, so nothing proves this is the release")
         click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
+    elif any(one.path in weights for one in done.report.mismatches):
+        click.echo("index, small files and SHA256SUMS are written when all files of weights match")
     else:
-        click.echo(
-            "index, small files and SHA256SUMS are written when all files of weights match"
-            if receipts
-            else "nothing was written"
-        )
+        click.echo("the files of weights are right; SHA256SUMS is written when the small files match, too")

@@ -9,19 +9,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from weightkit.budget import fit
+from weightkit.cli.options import shown
 from weightkit.errors import DigestMismatch
 from weightkit.events import BytesWritten, Event, FileKept, Notify, ignore
-from weightkit.execute import disk
+from weightkit.execute import disk, open_sink
 from weightkit.executors.local import Report
 from weightkit.plan import Plan
 from weightkit.sizes import format_size
 
-__all__ = ["Clock", "command_line", "plan_json", "print_json", "print_mismatches", "print_plan", "progress", "receipts_json"]
+__all__ = [
+    "Clock",
+    "command_line",
+    "print_json",
+    "print_mismatches",
+    "print_notes",
+    "print_plan_and_exit",
+    "progress",
+    "receipts_json",
+]
 
 
 class Clock:
@@ -39,7 +49,7 @@ class Clock:
 @contextmanager
 def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
     """One bar in bytes on stderr; none where stderr is no terminal."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield ignore
         return
     from tqdm import tqdm
@@ -53,6 +63,17 @@ def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
         yield notify
 
 
+def print_plan_and_exit(plan: Plan, out: Path, jobs: int, max_memory: int, *, overwrite: bool, as_json: bool) -> NoReturn:
+    """What ``--dry-run`` does; ends with 1 where there is no room."""
+    if as_json:
+        facts = plan_json(plan, out, jobs, max_memory, overwrite)
+        print_json(facts)
+        fits = facts["disk_needed_bytes"] <= facts["disk_free_bytes"]
+    else:
+        fits = print_plan(plan, out, jobs, max_memory, overwrite)
+    sys.exit(0 if fits else 1)
+
+
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on stdout; keys stay as they are from one version to the next."""
     click.echo(json.dumps({"schema": 1, **value}, indent=2))
@@ -63,9 +84,9 @@ def command_line(*words: str | Path) -> str:
     return shlex.join(str(word) for word in words)
 
 
-def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int) -> dict[str, Any]:
-    """A plan, for programs."""
-    budget, room = fit(plan.files, jobs, max_memory), disk(plan, out)
+def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> dict[str, Any]:
+    """A plan, for programs; refuses what the run would refuse."""
+    budget, room = fit(plan.files, jobs, max_memory), disk(plan, out, open_sink(plan, out, overwrite=overwrite))
     return {
         "command": plan.job,
         "dry_run": True,
@@ -82,9 +103,9 @@ def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int) -> dict[str, An
     }
 
 
-def print_plan(plan: Plan, out: Path, jobs: int, max_memory: int) -> None:
-    """A plan, for people: what is read, done and written, and what it takes."""
-    facts = plan_json(plan, out, jobs, max_memory)
+def print_plan(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> bool:
+    """A plan, for people: what is read, done and written, and what it takes; whether there is room for it."""
+    facts = plan_json(plan, out, jobs, max_memory, overwrite)
     for step in plan.steps:
         click.echo(f"{plan.job}: {step}")
     print_notes(plan)
@@ -97,13 +118,15 @@ def print_plan(plan: Plan, out: Path, jobs: int, max_memory: int) -> None:
     needed, free = facts["disk_needed_bytes"], facts["disk_free_bytes"]
     verdict = "enough" if needed <= free else click.style("NOT ENOUGH", fg="red")
     click.echo(f"disk    {format_size(needed)} needed, {format_size(free)} free: {verdict}")
-    click.echo("nothing was written; say the same without --dry-run to do it")
+    if needed <= free:
+        click.echo("nothing was written; say the same without --dry-run to do it")
+    return bool(needed <= free)
 
 
 def print_notes(plan: Plan) -> None:
     """What was decided on the way."""
     for note in plan.notes:
-        click.echo(f"{click.style('note:', fg='yellow')} {note}")
+        click.echo(f"{click.style('note:', fg='yellow')} {shown(note)}")
 
 
 def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:

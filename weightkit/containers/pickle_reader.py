@@ -42,6 +42,8 @@ GLOBALS = (
 """Every global a pickle may name. They are strings here; none is imported."""
 
 MAX_DEPTH = 64
+MAX_STEPS = 4_000_000
+MAX_VALUES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,9 @@ class Machine:
         return items
 
     def run(self, opcodes: Iterator[tuple[Any, Any, Any]]) -> Any:
-        for opcode, argument, position in opcodes:
+        for count, (opcode, argument, position) in enumerate(opcodes):
+            if count > MAX_STEPS:
+                self.fail(f"has more than {MAX_STEPS} steps, which no checkpoint needs")
             try:
                 if opcode.name == "STOP":
                     return self.stack.pop()
@@ -201,6 +205,8 @@ class Machine:
         target = self.stack[-1]
         if not isinstance(target, PickledDict) or len(flat) % 2:
             self.fail("stores an item into something that is no dict")
+        if not all(isinstance(key, str | int) for key in flat[::2]):
+            self.fail("has a dict whose keys are neither text nor numbers")
         target.update(zip(flat[::2], flat[1::2], strict=True))
 
     def known(self, name: str) -> Global:
@@ -223,6 +229,8 @@ class Machine:
                 return PickledDict("OrderedDict")
             case Global("collections OrderedDict"), (list(pairs),):
                 ordered = PickledDict("OrderedDict")
+                if not all(isinstance(one, tuple | list) and len(one) == 2 and isinstance(one[0], str | int) for one in pairs):
+                    self.fail("has an OrderedDict of something else than named values")
                 ordered.update(pairs)
                 return ordered
             case Global("torch Size"), (tuple() | list() as sizes,):
@@ -286,8 +294,13 @@ def named_tensors(value: Any, path: Path) -> dict[str, TensorRef]:
     Names of nested dicts and lists are joined by dots; a bare tensor has the empty name. Other values are passed over.
     """
     found: dict[str, TensorRef] = {}
+    visited = 0
 
     def visit(name: str, one: Any, depth: int) -> None:
+        nonlocal visited
+        visited += 1
+        if visited > MAX_VALUES:
+            raise FormatError(path, f"its pickle holds more than {MAX_VALUES} values, which no checkpoint needs")
         if depth > MAX_DEPTH:
             raise FormatError(path, f"its pickle is nested more than {MAX_DEPTH} deep")
         if isinstance(one, TensorRef):

@@ -174,6 +174,8 @@ class Safetensors:
         keys = {}
         for item in layout.items:
             code = item.spec.dtype.safetensors
+            if item.name == "__metadata__" or any("\ud800" <= one <= "\udfff" for one in item.name):
+                raise ValueError(f"safetensors files hold no tensor named {item.name!r}")
             if code is None:
                 raise ValueError(f"{item.name}: safetensors files hold no {item.spec.dtype}")
             keys[item.run] = (place[code], item.name)

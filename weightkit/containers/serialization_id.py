@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["combine", "hash_names", "hash_of_crcs"]
+__all__ = ["combine", "hash_names"]
 
 MASK = (1 << 64) - 1
 MULTIPLIER = 0xC6A4A7935BD1E995
@@ -16,7 +16,7 @@ BUCKETS = (1, 13, 29, 59, 127, 257, 541, 1109, 2357, 5087, 10273, 20753, 42043, 
 
 
 def combine(seed: int, value: int) -> int:
-    """c10's ``hash_combine``, modulo 2**64."""
+    """c10's ``hash_combine``, modulo 2**64; the second half is the CRCs combined in file order, from 0."""
     return seed ^ ((value + 0x9E3779B9 + (seed << 6) + (seed >> 2)) & MASK)
 
 
@@ -72,12 +72,4 @@ def hash_names(names: Iterable[str]) -> int:
     seed = 0
     for index in walk(inserted, BUCKETS[size]):
         seed = combine(seed, inserted[index])
-    return seed
-
-
-def hash_of_crcs(crcs: Iterable[int]) -> int:
-    """Second half: the CRCs in file order."""
-    seed = 0
-    for crc in crcs:
-        seed = combine(seed, crc)
     return seed

@@ -13,7 +13,8 @@ from weightkit.spec import TensorSpec
 
 __all__ = ["gather_rows"]
 
-READ_AT_ONCE = 1 << 20
+READ_AT_ONCE = 1 << 12
+"""Bytes below which it is not worth reading less."""
 
 
 def gather_rows(

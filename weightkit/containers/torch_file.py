@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from weightkit.buffers import Buffer, read_extent
-from weightkit.containers.layout import Item, Layout, Run, one_each
+from weightkit.containers.layout import Item, Layout, Run
 from weightkit.containers.pickle_reader import PickledDict, TensorRef, named_tensors
 from weightkit.containers.strided import gather_rows
 from weightkit.errors import FormatError
@@ -83,21 +83,27 @@ class TorchFile:
     def layout(self) -> Layout:
         """The file's own layout, for an output that follows it: ties and exactly tiled storages are kept.
 
-        A storage that its tensors do not tile (gaps, overlaps, transposes) is not: there each tensor gets a run of
-        its own, as it would after ``load_state_dict`` and ``torch.save``.
+        From a storage that its tensors do not tile (gaps, overlaps, transposes) each tensor gets a run of its own, as it
+        would after ``load_state_dict`` and ``torch.save``.
         """
-        sharing: dict[str, list[tuple[str, TensorRef]]] = {}
-        for name, ref in self.tensors.items():
-            sharing.setdefault(ref.storage.key, []).append((name, ref))
-        if any(not tiles([ref for _, ref in group]) for group in sharing.values()):
-            return one_each(self.specs.items())
-        runs = {key: index for index, key in enumerate(sharing)}
+        sharing: dict[str, list[TensorRef]] = {}
+        for ref in self.tensors.values():
+            sharing.setdefault(ref.storage.key, []).append(ref)
+        tiled = {key for key, group in sharing.items() if tiles(group)}
+        runs: dict[str, int] = {}
+        whole: list[Run] = []
         items: list[Item] = []
         seen: dict[int, int] = {}
         for index, (name, ref) in enumerate(self.tensors.items()):
-            items.append(Item(name, ref.spec, runs[ref.storage.key], ref.offset, seen.get(id(ref))))
+            shared = ref.storage.key in tiled
+            key = ref.storage.key if shared else f"own {index}"
+            if key not in runs:
+                runs[key] = len(whole)
+                whole.append(run_of(ref) if shared else Run(ref.spec))
+            same_as = seen.get(id(ref)) if shared else None
+            items.append(Item(name, ref.spec, runs[key], ref.offset if shared else 0, same_as))
             seen.setdefault(id(ref), index)
-        return Layout(tuple(items), tuple(whole(group) for group in sharing.values()))
+        return Layout(tuple(items), tuple(whole))
 
 
 def tiles(refs: list[TensorRef]) -> bool:
@@ -112,8 +118,8 @@ def tiles(refs: list[TensorRef]) -> bool:
     return end * refs[0].spec.dtype.itemsize == refs[0].storage.nbytes
 
 
-def whole(group: list[tuple[str, TensorRef]]) -> Run:
-    ref = group[0][1]
+def run_of(ref: TensorRef) -> Run:
+    """The run that is the whole of a tensor's storage."""
     dtype = ref.spec.dtype
     return Run(ref.spec if ref.whole else TensorSpec(dtype, (ref.storage.nbytes // dtype.itemsize,)))
 

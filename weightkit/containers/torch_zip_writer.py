@@ -37,7 +37,7 @@ def profile_for_version(version: str) -> str:
     Raises:
         ValueError: The text is no version, or that version's files hold memory addresses.
     """
-    match = re.match(r"v?(\d+)\.(\d+)", version.removeprefix("zip-"))
+    match = re.fullmatch(r"v?(\d+)\.(\d+)(?:[.+][\w.+]*)?", version.removeprefix("zip-"))
     if not match:
         raise ValueError(f"{version!r} is no torch version; write 1.13 or 2.0.1")
     wanted = int(match[1]), int(match[2])

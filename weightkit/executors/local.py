@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from weightkit.budget import Budget
 from weightkit.buffers import Buffer
 from weightkit.digest import Digest, Hasher
-from weightkit.errors import DigestMismatch
+from weightkit.errors import DigestMismatch, WeightkitError
 from weightkit.events import BytesWritten, Event, FileFinished, FileKept, Notify, ignore
 from weightkit.plan import OutputFile, Plan, SmallFile
 from weightkit.sinks import Sink
@@ -113,6 +113,7 @@ def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_b
     algorithms = {DIGEST, *(digest.algorithm for digest in file.expect)}
     kept = sink.finished(file.path, file.nbytes)
     if kept and set(kept) >= algorithms and file.twin is None:
+        check(file, kept)
         log.info("%s: whole from an earlier run, kept", file.path)
         notify(FileKept(file.path, file.nbytes))
         return Receipt(file.path, file.nbytes, kept, bool(file.expect), kept=True)
@@ -126,6 +127,10 @@ def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_b
                 for other in beside:
                     hash_twin(other)
                 notify(BytesWritten(file.path, len(chunk)))
+        if hasher.nbytes != file.nbytes:
+            raise WeightkitError(
+                f"{file.path}: {hasher.nbytes} bytes came out, {file.nbytes} were planned: a fault of weightkit"
+            )
         digests = hasher.digests()
         check(file, digests)
         out.seal(digests)
@@ -188,8 +193,12 @@ def run(plan: Plan, sink: Sink, budget: Budget, notify: Notify = ignore) -> Repo
             return None
 
     with one_thread(), ThreadPoolExecutor(budget.jobs) as pool:
-        futures = [pool.submit(attempt, file) for file in plan.files]
         try:
+            futures = [pool.submit(attempt, file) for file in plan.files]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done() and (error := future.exception()):
+                    raise error
             receipts = [receipt for future in futures if (receipt := future.result())]
         except BaseException:
             stop.set()

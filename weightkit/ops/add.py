@@ -1,8 +1,9 @@
 """The arithmetic of additive diffs: one addition or subtraction, in one dtype.
 
-Bit-exact everywhere: a cast between float types rounds to nearest even, and so does one IEEE addition. torch adds float16
-and bfloat16 on a CPU as the float32 sum rounded once, which is the correctly rounded sum; no order of operands, number of
-threads or version changes it.
+Bit-exact everywhere for all values but NaN: a cast between float types rounds to nearest even, and so does one IEEE
+addition. torch adds float16 and bfloat16 on a CPU as the float32 sum rounded once, which is the correctly rounded sum; no
+order of operands, number of threads or version changes it. What is NaN stays NaN, but which of its bit patterns comes out
+is the processor's own affair (measured: torch 2.13 with and without AVX).
 
 Source: peer-numerics, section 1 (Stanford's and KnowLM's ``weight_diff.py``: ``diff.add_(raw)`` and ``tuned.add_(-raw)``,
 both loaded in one dtype; FastChat's ``apply_delta`` and ``make_delta`` likewise, in float16).
@@ -13,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightkit.compute import torch_dtype
 from weightkit.dtypes import DType
 from weightkit.lazy import Rows
 from weightkit.spec import TensorSpec
@@ -37,7 +37,7 @@ def common(dtype: DType, *inputs: TensorSpec) -> TensorSpec:
         if spec.dtype != dtype and not spec.dtype.kind == dtype.kind == "float":
             raise ValueError(f"{spec.dtype} is not turned into {dtype}")
     if dtype.kind not in ("float", "int") or (dtype.itemsize == 1 and dtype.kind == "float"):
-        raise ValueError(f"{dtype} has no addition")
+        raise ValueError(f"{dtype} has no addition; if it is no difference, say --whole with its name")
     return TensorSpec(dtype, inputs[0].shape)
 
 
@@ -53,6 +53,8 @@ class Add:
 
     def begin(self, base: Rows, diff: Rows) -> Rows:
         """One pass over both."""
+        from weightkit.compute import torch_dtype
+
         dtype = torch_dtype(self.dtype)
 
         def rows(start: int, stop: int) -> torch.Tensor:
@@ -73,6 +75,8 @@ class Subtract:
 
     def begin(self, base: Rows, tuned: Rows) -> Rows:
         """One pass over both."""
+        from weightkit.compute import torch_dtype
+
         dtype = torch_dtype(self.dtype)
 
         def rows(start: int, stop: int) -> torch.Tensor:
@@ -95,5 +99,7 @@ class Cast:
 
     def begin(self, tensor: Rows) -> Rows:
         """One pass over the tensor."""
+        from weightkit.compute import torch_dtype
+
         dtype = torch_dtype(self.dtype)
         return lambda start, stop: tensor(start, stop).to(dtype)

@@ -9,11 +9,13 @@ section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from weightkit.lazy import Rows
 from weightkit.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["JoinColumns", "JoinRows", "PairRows", "TakeColumns", "TakeRows"]
 
@@ -43,6 +45,7 @@ class JoinRows:
 
     def begin(self, *parts: Rows) -> Rows:
         """One pass, part after part."""
+        import torch
 
         def rows(start: int, stop: int) -> torch.Tensor:
             found = []
@@ -70,6 +73,8 @@ class JoinColumns:
 
     def begin(self, *parts: Rows) -> Rows:
         """One pass, all parts in step."""
+        import torch
+
         return lambda start, stop: torch.cat([part(start, stop) for part in parts], dim=1)
 
 
@@ -135,6 +140,8 @@ class PairRows:
 
     def begin(self, tensor: Rows) -> Rows:
         """One pass, head by head; the last head is kept, since blocks need not end where heads do."""
+        import torch
+
         order = torch.arange(self.size)
         order = order.view(-1, 2).t().reshape(-1) if self.halves else order.view(2, -1).t().reshape(-1)
         kept: tuple[int, torch.Tensor] | None = None

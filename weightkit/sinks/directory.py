@@ -6,8 +6,10 @@ for each file about to be published, with its digests. A run of the same plan th
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -22,6 +24,9 @@ from weightkit.errors import PlanError, WeightkitError
 __all__ = ["JOURNAL", "Directory", "partial_name"]
 
 JOURNAL = ".weightkit-journal"
+WEIGHTS = re.compile(r"(pytorch_model|model|consolidated)[-.].*(bin|safetensors|pth|index\.json)")
+"""Names under which loaders look for weights."""
+
 FLUSH_BYTES = 64 << 20
 """How much is written before what there is of it is sent to the disk."""
 
@@ -76,8 +81,30 @@ class Directory:
         self.root, self.fingerprint, self.overwrite = root, fingerprint, overwrite
         self.journal = root / JOURNAL
         self.lock = threading.Lock()
+        self.held: int | None = None
         self.recorded = self.read_journal()
         self.check(names)
+
+    def hold(self) -> None:
+        """Let no other process write here until ``release``.
+
+        Raises:
+            PlanError: One does.
+        """
+        if self.held is None:
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                raise PlanError(f"{self.root}: another weightkit writes there; wait, or name another --out") from error
+            self.held = descriptor
+
+    def release(self) -> None:
+        """Let others write here."""
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
 
     def read_journal(self) -> dict[str, dict[str, Digest]]:
         """What an interrupted run of this plan has recorded."""
@@ -97,17 +124,26 @@ class Directory:
         return recorded
 
     def check(self, names: list[str]) -> None:
-        """Refuse to begin where something is in the way."""
-        if self.root.exists() and not self.root.is_dir():
+        """Refuse to begin where something is in the way, or would stand beside the new files and be taken for them."""
+        if os.path.lexists(self.root) and not self.root.is_dir():
             raise PlanError(f"{self.root} is there already and is no folder; name another --out")
-        if self.overwrite:
-            return
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise PlanError(f"{twice[0]}: two files of that name would be written; rename the one in the input")
         there = [name for name in names if name not in self.recorded and os.path.lexists(self.root / name)]
-        if there:
+        folders = [name for name in there if (self.root / name).is_dir()]
+        if folders or (there and not self.overwrite):
+            name = (folders or there)[0]
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise PlanError(
-                f"{self.root / there[0]}{more} is there already and would be replaced; name another --out, or say --overwrite"
-            )
+            advice = "" if folders else ", or say --overwrite"
+            raise PlanError(f"{self.root / name}{more} is there already and would be replaced; name another --out{advice}")
+        if self.root.is_dir():
+            beside = sorted(e.name for e in self.root.iterdir() if WEIGHTS.fullmatch(e.name) and e.name not in names)
+            if beside:
+                raise PlanError(
+                    f"{self.root / beside[0]} is there already and would stand beside the new files, to be loaded in their "
+                    "place; move it away, or name another --out"
+                )
 
     def finished(self, path: str, nbytes: int) -> dict[str, Digest] | None:
         """Digests of a file that an interrupted run published, read again and found to hold."""
@@ -124,7 +160,9 @@ class Directory:
         partial = final.with_name(partial_name(final.name))
         try:
             self.begin()
-            with partial.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:
+            partial.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(partial, flags, 0o666), "wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:
                 out = OpenFile(file, flusher)
                 yield out
                 if out.digests is None:
@@ -142,6 +180,7 @@ class Directory:
         """Make the folder, and start the journal unless this plan's is there."""
         self.root.mkdir(parents=True, exist_ok=True)
         with self.lock:
+            self.hold()
             if not self.recorded and not self.started():
                 fresh = self.root / partial_name(JOURNAL)
                 fresh.write_text(json.dumps({"plan": self.fingerprint}) + "\n")
@@ -157,7 +196,7 @@ class Directory:
         """Note a file before it is renamed, so that its name never stands for something unknown."""
         line = json.dumps({"path": path, "digests": {name: digest.hex for name, digest in sorted(digests.items())}})
         with self.lock, self.journal.open("a") as file:
-            file.write(line + "\n")
+            file.write(f"\n{line}\n")  # whatever a full disk left of the line before
             file.flush()
             os.fsync(file.fileno())
 
@@ -169,3 +208,4 @@ class Directory:
         finally:
             os.close(descriptor)
         self.journal.unlink(missing_ok=True)
+        self.release()
