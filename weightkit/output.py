@@ -200,7 +200,8 @@ def small_files(
     """
     small = []
     if len(files) > 1 or (model.index is not None and form.max_shard_bytes is None):
-        extra = {key: value for key, value in ((model.index or {}).get("metadata") or {}).items() if key != "total_size"}
+        known = (model.index or {}).get("metadata")
+        extra = {key: value for key, value in known.items() if key != "total_size"} if isinstance(known, dict) else {}
         listing = {file.path: [(item.name, item.spec) for item in file.layout.items] for file in files}
         stem = STEMS[chosen_format(files)]
         name = f"{stem}.{chosen_format(files)}.index.json"

@@ -13,7 +13,7 @@ from weightkit.spec import TensorSpec
 
 __all__ = ["gather_rows"]
 
-READ_AT_ONCE = 1 << 12
+READ_AT_ONCE = 1 << 9
 """Bytes below which it is not worth reading less."""
 
 
