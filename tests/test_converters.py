@@ -13,9 +13,10 @@ from tests.conftest import DATA, Run
 from weightkit.checkpoints.huggingface import shard
 from weightkit.containers.layout import one_each
 from weightkit.containers.torch_zip_writer import TorchZip, root_for
-from weightkit.convert import encode_params, huggingface_specs, index_from_params
+from weightkit.convert import huggingface_specs, index_from_params
 from weightkit.dtypes import FLOAT16, FLOAT32, DType
 from weightkit.families.converters import CONVERTERS, ModelShape, converter_named
+from weightkit.layouts import encode_params
 
 SHAPES = {
     "7B": ModelShape(4096, 11008, 32, 32, 32, 32000, 1e-6),

@@ -15,8 +15,9 @@ from tests.conftest import PEER, bits, sha256
 from weightkit.containers import open_file
 from weightkit.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from weightkit.errors import PlanError
+from weightkit.execute import Done
 from weightkit.families import llama
-from weightkit.recover import Form, Recovered, Rules, prepare, recover
+from weightkit.recover import Form, Rules, prepare, recover
 
 BASE = PEER / "hf-bin"
 DIFFS = PEER / "diffs"
@@ -37,7 +38,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def written(done: Recovered) -> dict[str, str]:
+def written(done: Done) -> dict[str, str]:
     assert done.ok
     return {receipt.path: receipt.sha256 for receipt in done.report.receipts}
 

@@ -164,7 +164,7 @@ def carry(
     notify: Notify = ignore,
 ) -> Made:
     """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``make_diff``."""
-    report = carry_out(
+    done = carry_out(
         planned,
         Path(out),
         jobs=jobs,
@@ -173,4 +173,4 @@ def carry(
         lists={RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY},
         notify=notify,
     )
-    return Made(planned, report, tallies)
+    return Made(done.plan, done.report, tallies)

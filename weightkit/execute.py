@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightkit import __version__, manifests
@@ -25,12 +25,30 @@ from weightkit.sinks.directory import Directory
 from weightkit.sinks.gated import Gated
 from weightkit.sizes import format_size
 
-__all__ = ["SUMS", "SUMS_ONLY", "Disk", "carry_out", "check_out", "disk", "expecting", "fingerprint", "open_sink"]
+__all__ = ["SUMS", "SUMS_ONLY", "Disk", "Done", "carry_out", "check_out", "disk", "expecting", "fingerprint", "open_sink"]
 
 SUMS = "SHA256SUMS"
 SUMS_ONLY: Mapping[str, Callable[[Receipt], Digest]] = {SUMS: lambda receipt: receipt.digests["sha256"]}
 MARGIN_BYTES = 16 << 20
 """Left free on the disk: journal, list of digests, the file system's own needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A plan that was carried out.
+
+    Attributes:
+        plan: What was to be written.
+        report: What was, and which digests did not match.
+    """
+
+    plan: Plan
+    report: Report
+
+    @property
+    def ok(self) -> bool:
+        """Whether every digest that was given holds."""
+        return not self.report.mismatches
 
 
 def expecting(plan: Plan, lists: Sequence[tuple[Path, Sequence[Entry]]]) -> Plan:
@@ -146,7 +164,7 @@ def carry_out(
     lists: Mapping[str, Callable[[Receipt], Digest]] = SUMS_ONLY,
     verify_raw: Path | None = None,
     notify: Notify = ignore,
-) -> Report:
+) -> Done:
     """Check room and names, write the files, and if every digest holds, the lists.
 
     With ``verify_raw``, a folder of Meta's, nothing is published before its checklist has been found to hold.
@@ -186,7 +204,7 @@ def carry_out(
     finally:
         sink.release()
     explained = {error.path: explain(plan, report, error) for error in report.mismatches}
-    return replace(report, mismatches=tuple(explained.values()))
+    return Done(plan, replace(report, mismatches=tuple(explained.values())))
 
 
 def write_list(sink: Sink, path: str, entries: Iterable[Entry]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from weightkit import manifests
@@ -16,8 +16,7 @@ from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, open_checkpoint
 from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
-from weightkit.execute import carry_out, check_out, expecting
-from weightkit.executors.local import Report
+from weightkit.execute import Done, carry_out, check_out, expecting
 from weightkit.families.converters import DEFAULT_CONVERTER, converter_named
 from weightkit.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
 from weightkit.lazy import LazyTensor, derive
@@ -26,25 +25,7 @@ from weightkit.output import Form, output_files, small_files
 from weightkit.pairing import Rules, pair
 from weightkit.plan import Plan
 
-__all__ = ["Form", "Recovered", "Rules", "carry", "plan", "prepare", "recover"]
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What a recovery did.
-
-    Attributes:
-        plan: What was to be written.
-        report: What was, and which digests did not match.
-    """
-
-    plan: Plan
-    report: Report
-
-    @property
-    def ok(self) -> bool:
-        """Whether every digest that was given holds."""
-        return not self.report.mismatches
+__all__ = ["Done", "Form", "Rules", "plan", "prepare", "recover"]
 
 
 def plan(base: Checkpoint, diff: Checkpoint, rules: Rules | None = None, form: Form | None = None) -> Plan:
@@ -192,7 +173,7 @@ def recover(
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     notify: Notify = ignore,
-) -> Recovered:
+) -> Done:
     """Rebuild a released checkpoint from a base and an additive diff.
 
     Bit-exact: one addition an element in the diff's dtype (or ``rules.dtype``), the same on every machine; the files are
@@ -223,38 +204,12 @@ def recover(
     planned = prepare(
         raw, diff, out, converter=converter, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base
     )
-    return carry(
-        planned,
-        out,
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        verify_raw=raw if verify_raw else None,
-        notify=notify,
-    )
-
-
-def carry(
-    planned: Plan,
-    out: str | os.PathLike[str],
-    *,
-    jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
-    overwrite: bool = False,
-    verify_raw: str | os.PathLike[str] | None = None,
-    notify: Notify = ignore,
-) -> Recovered:
-    """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``recover``.
-
-    Only ``verify_raw`` is the folder to check here.
-    """
-    report = carry_out(
+    return carry_out(
         planned,
         Path(out),
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
-        verify_raw=Path(verify_raw) if verify_raw else None,
+        verify_raw=Path(raw) if verify_raw else None,
         notify=notify,
     )
-    return Recovered(planned, report)

@@ -21,12 +21,11 @@ from weightkit.cli.options import (
 from weightkit.cli.recover import form_from
 from weightkit.cli.report import (
     Clock,
+    carry,
     command_line,
     print_json,
     print_mismatches,
     print_notes,
-    print_plan_and_exit,
-    progress,
     receipts_json,
 )
 from weightkit.sizes import format_size
@@ -98,18 +97,18 @@ def command(
         order=order,
         checksums=checksums,
     )
-    if dry_run:
-        print_plan_and_exit(planned, dst, jobs, max_memory, overwrite=overwrite, as_json=as_json)
-    with progress(planned.nbytes, "converting", quiet=quiet) as notify:
-        done = convert.carry(
-            planned,
-            dst,
-            jobs=jobs,
-            max_memory=max_memory,
-            overwrite=overwrite,
-            verify_raw=src if verify_raw else None,
-            notify=notify,
-        )
+    done = carry(
+        planned,
+        dst,
+        label="converting",
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=src if verify_raw else None,
+    )
     if as_json:
         facts = receipts_json(planned, done.report)
         print_json({"command": "convert", "out": str(dst), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})

@@ -20,12 +20,11 @@ from weightkit.cli.options import (
 )
 from weightkit.cli.report import (
     Clock,
+    carry,
     command_line,
     print_json,
     print_mismatches,
     print_notes,
-    print_plan_and_exit,
-    progress,
     receipts_json,
 )
 from weightkit.dtypes import DType
@@ -83,18 +82,18 @@ def command(
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
     )
-    if dry_run:
-        print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
-    with progress(planned.nbytes, "recovering", quiet=quiet) as notify:
-        done = recover.carry(
-            planned,
-            out,
-            jobs=jobs,
-            max_memory=max_memory,
-            overwrite=overwrite,
-            verify_raw=raw if verify_raw else None,
-            notify=notify,
-        )
+    done = carry(
+        planned,
+        out,
+        label="recovering",
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=raw if verify_raw else None,
+    )
     if as_json:
         facts = receipts_json(planned, done.report)
         print_json({"command": "recover", "out": str(out), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})

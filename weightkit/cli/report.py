@@ -17,13 +17,14 @@ from weightkit.budget import fit
 from weightkit.cli.options import shown
 from weightkit.errors import DigestMismatch
 from weightkit.events import BytesWritten, Event, FileKept, Notify, ignore
-from weightkit.execute import disk, open_sink
+from weightkit.execute import Done, carry_out, disk, open_sink
 from weightkit.executors.local import Report
 from weightkit.plan import Plan
 from weightkit.sizes import format_size
 
 __all__ = [
     "Clock",
+    "carry",
     "command_line",
     "print_json",
     "print_mismatches",
@@ -72,6 +73,34 @@ def print_plan_and_exit(plan: Plan, out: Path, jobs: int, max_memory: int, *, ov
     else:
         fits = print_plan(plan, out, jobs, max_memory, overwrite)
     sys.exit(0 if fits else 1)
+
+
+def carry(
+    plan: Plan,
+    out: Path,
+    *,
+    label: str,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    jobs: int,
+    max_memory: int,
+    overwrite: bool,
+    verify_raw: Path | None,
+) -> Done:
+    """Carry a plan out under a progress bar; with ``--dry-run`` print it and end."""
+    if dry_run:
+        print_plan_and_exit(plan, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
+    with progress(plan.nbytes, label, quiet=quiet) as notify:
+        return carry_out(
+            plan,
+            out,
+            jobs=jobs,
+            max_memory=max_memory,
+            overwrite=overwrite,
+            verify_raw=verify_raw,
+            notify=notify,
+        )
 
 
 def print_json(value: dict[str, Any]) -> None:
