@@ -14,7 +14,7 @@ from typing import Literal
 
 from weightkit import manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY
-from weightkit.checkpoints import Checkpoint, open_checkpoint
+from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
 from weightkit.checkpoints.huggingface import encode_index, shard, shard_names
 from weightkit.checkpoints.meta import read_params, shape_from_params
 from weightkit.dtypes import FLOAT16, FLOAT32, DType
@@ -22,7 +22,7 @@ from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import Done, carry_out, check_out, expecting
 from weightkit.families import llama
-from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape, converter_named
+from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
 from weightkit.layouts import Order, to_meta, to_tencentpretrain
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Cast
@@ -120,26 +120,11 @@ def index_from_params(
 
 def huggingface_specs(shape: ModelShape, converter: Converter, dtype: DType) -> list[tuple[str, TensorSpec]]:
     """Names, dtypes and shapes of a converted LLaMA, in the order of its state dict."""
-    wide, narrow = shape.dim, shape.kv_heads * shape.head_dim
-    square, gate = (wide, wide), (shape.inner, wide)
-    shapes: dict[str, tuple[int, ...]] = {
-        "self_attn.q_proj.weight": square,
-        "self_attn.k_proj.weight": (narrow, wide),
-        "self_attn.v_proj.weight": (narrow, wide),
-        "self_attn.o_proj.weight": square,
-        "mlp.gate_proj.weight": gate,
-        "mlp.up_proj.weight": gate,
-        "mlp.down_proj.weight": gate[::-1],
-        "input_layernorm.weight": (wide,),
-        "post_attention_layernorm.weight": (wide,),
-    }
-    found = {"model.embed_tokens.weight": TensorSpec(dtype, (shape.tokens, wide))}
-    for layer in range(shape.layers):
-        found |= {f"model.layers.{layer}.{name}": TensorSpec(dtype, one) for name, one in shapes.items()}
-        if converter.inv_freq != "none":
-            stored = FLOAT16 if converter.inv_freq == "float16" else FLOAT32
-            found[f"model.layers.{layer}.{llama.INV_FREQ}"] = TensorSpec(stored, (shape.head_dim // 2,))
-    found |= {"model.norm.weight": TensorSpec(dtype, (wide,)), "lm_head.weight": TensorSpec(dtype, (shape.tokens, wide))}
+    shapes = shape.tensor_shapes()
+    found = {name: TensorSpec(dtype, shapes[row.huggingface]) for row, name, _, _ in llama.all_rows(shape.layers)}
+    if converter.inv_freq != "none":
+        stored = TensorSpec(FLOAT16 if converter.inv_freq == "float16" else FLOAT32, (shape.head_dim // 2,))
+        found |= {f"model.layers.{layer}.{llama.INV_FREQ}": stored for layer in range(shape.layers)}
     return [(name, found[name]) for name in llama.in_state_dict_order(found)]
 
 
@@ -157,11 +142,7 @@ def prepare(
 ) -> Plan:
     """Open the source and plan; touches nothing. Raises like ``convert``."""
     check_out(Path(dst), [("SRC", Path(src))])
-    try:
-        chosen = converter_named(converter)
-    except ValueError as error:
-        raise PlanError(f"--as: {error}") from error
-    source = open_checkpoint(Path(src), "SRC", chosen)
+    source = open_checkpoint(Path(src), "SRC", converter_for(converter))
     planned = plan(source, to, form=form, dtype=dtype, parts=parts, order=order)
     return expecting(planned, [(Path(path), manifests.read(Path(path))) for path in checksums])
 

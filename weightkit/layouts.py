@@ -13,7 +13,7 @@ from weightkit.checkpoints import Checkpoint
 from weightkit.checkpoints.meta import inv_freq_tensors
 from weightkit.checkpoints.tencentpretrain import CONFIG_NAME, encode_config
 from weightkit.containers.layout import one_each
-from weightkit.containers.torch_zip_writer import TorchZip, profile_for_version, root_for
+from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, profile_for_version, root_for
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, ModelShape, converter_named
 from weightkit.lazy import Derived, LazyTensor, derive
@@ -66,7 +66,7 @@ def profile_of(source: Checkpoint, form: Form) -> str:
     if form.torch_compat is not None:
         return profile_for_version(form.torch_compat)
     first = next(iter(source.files.values())).profile
-    return first if first.startswith("zip") and first != "zip-1.6" else DEFAULT_PROFILE
+    return first if first in PROFILES else DEFAULT_PROFILE
 
 
 def to_meta(

@@ -23,10 +23,9 @@ from weightkit.spec import TensorSpec
 TIED = "model.embed_tokens.weight"
 """What transformers ties ``lm_head.weight`` to."""
 
-__all__ = ["NEW_ROWS", "NewRows", "Pairs", "Rules", "pair"]
+__all__ = ["NewRows", "Pairs", "Rules", "pair"]
 
 NewRows = Literal["mean", "zero", "whole"]
-NEW_ROWS: tuple[NewRows, ...] = ("mean", "zero", "whole")
 
 
 @dataclass(frozen=True, slots=True)

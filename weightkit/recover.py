@@ -13,11 +13,11 @@ from pathlib import Path
 
 from weightkit import manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY
-from weightkit.checkpoints import Checkpoint, open_checkpoint
+from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
 from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import Done, carry_out, check_out, expecting
-from weightkit.families.converters import DEFAULT_CONVERTER, converter_named
+from weightkit.families.converters import DEFAULT_CONVERTER
 from weightkit.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Add, Cast
@@ -141,11 +141,7 @@ def prepare(
         FormatError: One of them is damaged.
     """
     check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff))])
-    try:
-        chosen = converter_named(converter)
-    except ValueError as error:
-        raise PlanError(f"--as: {error}") from error
-    base = open_checkpoint(Path(raw), "--raw", chosen)
+    base = open_checkpoint(Path(raw), "--raw", converter_for(converter))
     change = open_checkpoint(Path(diff), "--diff")
     planned = plan(base, change, rules, form)
     check_flavours(base, change, allow_tuned_base)

@@ -8,7 +8,19 @@ from weightkit.checkpoints.huggingface import Checkpoint, open_huggingface
 from weightkit.errors import PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, converter_named
 
-__all__ = ["Checkpoint", "open_checkpoint"]
+__all__ = ["Checkpoint", "converter_for", "open_checkpoint"]
+
+
+def converter_for(name: str) -> Converter:
+    """The converter that ``--as`` names.
+
+    Raises:
+        PlanError: None of that name is known.
+    """
+    try:
+        return converter_named(name)
+    except ValueError as error:
+        raise PlanError(f"--as: {error}") from error
 
 
 def open_checkpoint(path: Path, role: str, converter: Converter | None = None) -> Checkpoint:

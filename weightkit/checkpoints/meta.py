@@ -135,27 +135,11 @@ def open_part(path: Path, name: str, role: str) -> TorchFile:
 
 def join_all(path: Path, role: str, parts: Sequence[TorchFile], shape: ModelShape) -> dict[str, LazyTensor]:
     """Every tensor, joined from its parts, under transformers' name; all misfits are gathered."""
-    wide, narrow = shape.dim, shape.kv_heads * shape.head_dim
-    wanted: dict[str, tuple[int, ...]] = {
-        "tok_embeddings.weight": (shape.tokens, wide),
-        "output.weight": (shape.tokens, wide),
-        "norm.weight": (wide,),
-        "attention.wq.weight": (wide, wide),
-        "attention.wk.weight": (narrow, wide),
-        "attention.wv.weight": (narrow, wide),
-        "attention.wo.weight": (wide, wide),
-        "feed_forward.w1.weight": (shape.inner, wide),
-        "feed_forward.w2.weight": (wide, shape.inner),
-        "feed_forward.w3.weight": (shape.inner, wide),
-        "attention_norm.weight": (wide,),
-        "ffn_norm.weight": (wide,),
-    }
+    wanted = shape.tensor_shapes()
     problems: list[str] = []
     found: dict[str, LazyTensor] = {}
-    rows = [(row, row.meta, row.huggingface) for row in llama.TOP_TABLE]
-    for layer in range(shape.layers):
-        rows += [(row, f"layers.{layer}.{row.meta}", f"model.layers.{layer}.{row.huggingface}") for row in llama.LAYER_TABLE]
-    for row, meta, name in rows:
+    rows = llama.all_rows(shape.layers)
+    for row, name, meta, _ in rows:
         lacking = [part.path.name for part in parts if meta not in part.specs]
         if lacking:
             problems.append(f"{meta}: not in {', '.join(lacking)}")
@@ -165,16 +149,17 @@ def join_all(path: Path, role: str, parts: Sequence[TorchFile], shape: ModelShap
         except ValueError as error:
             problems.append(f"{meta}: {error}: a part is of another model")
             continue
-        if tensor.spec.shape != wanted[row.meta]:
+        expected = wanted[row.huggingface]
+        if tensor.spec.shape != expected:
             problems.append(
-                f"{meta}: {list(tensor.spec.shape)} in {len(parts)} parts, params.json makes it {list(wanted[row.meta])}: "
+                f"{meta}: {list(tensor.spec.shape)} in {len(parts)} parts, params.json makes it {list(expected)}: "
                 "a part is missing, or params.json is of another model"
             )
         elif row.paired:
             found[name] = derive(PairRows(shape.head_dim, halves=True), tensor)
         else:
             found[name] = tensor
-    known = {meta for _, meta, _ in rows}
+    known = {meta for _, _, meta, _ in rows}
     left = [name for name in parts[0].specs if name not in known and not UNUSED.fullmatch(name)]
     problems += [f"{name}: more than the {shape.layers} layers of params.json, or no tensor of a LLaMA" for name in left]
     problems += other_models(parts)

@@ -43,15 +43,11 @@ def open_tencentpretrain(container: Container, role: str, converter: Converter) 
     heads = head_count(path, specs[FIRST].width, role)
     shape = ModelShape(specs[FIRST].width, gate.rows, heads, heads, layers, specs[FIRST].rows, 1e-6)
     tensors: dict[str, LazyTensor] = {}
-    rows = [(row, row.tencent, row.huggingface) for row in llama.TOP_TABLE]
-    for layer in range(layers):
-        rows += [
-            (row, f"{prefix}{layer}.{row.tencent}", f"model.layers.{layer}.{row.huggingface}") for row in llama.LAYER_TABLE
-        ]
-    lacking = [theirs for _, theirs, _ in rows if theirs not in specs]
+    rows = llama.all_rows(layers)
+    lacking = [theirs for _, _, _, theirs in rows if theirs not in specs]
     if lacking:
         raise PlanError(f"{role}: {path} is incomplete:", [f"{name}: missing" for name in lacking[:20]])
-    for row, theirs, name in rows:
+    for row, name, _, theirs in rows:
         stored = Stored(container, theirs)
         tensors[name] = derive(PairRows(shape.head_dim, halves=True), stored) if row.paired else stored
     tensors |= inv_freq_tensors(shape, converter)

@@ -133,19 +133,15 @@ def index_alone(
     src: Path, dst: Path, to: str, converter: str, options: dict[str, Any], *, dry_run: bool, overwrite: bool
 ) -> None:
     """Write the index of a conversion, without its weights."""
+    from weightkit.checkpoints import converter_for
     from weightkit.convert import SHARD_BYTES, index_from_params
     from weightkit.dtypes import FLOAT16
     from weightkit.errors import PlanError
-    from weightkit.families.converters import converter_named
 
     if not dry_run or to != "hf":
         raise click.UsageError("--write-index goes with --dry-run --to hf")
-    try:
-        chosen = converter_named(converter)
-    except ValueError as error:
-        raise PlanError(f"--as: {error}") from error
     dtype, limit = options["dtype"] or FLOAT16, options["max_shard_size"] or SHARD_BYTES
-    name, content = index_from_params(src, chosen, dtype=dtype, max_shard_bytes=limit)
+    name, content = index_from_params(src, converter_for(converter), dtype=dtype, max_shard_bytes=limit)
     if (dst / name).exists() and not overwrite:
         raise PlanError(f"{dst / name} is there already and would be replaced; name another DST, or say --overwrite")
     dst.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,25 @@ class ModelShape:
         """Rows of one head."""
         return self.dim // self.heads
 
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape, as the names stand in ``llama.TOP_TABLE`` and ``llama.LAYER_TABLE``."""
+        wide, narrow = self.dim, self.kv_heads * self.head_dim
+        vocabulary, square, gate = (self.tokens, wide), (wide, wide), (self.inner, wide)
+        return {
+            "model.embed_tokens.weight": vocabulary,
+            "model.norm.weight": (wide,),
+            "lm_head.weight": vocabulary,
+            "self_attn.q_proj.weight": square,
+            "self_attn.k_proj.weight": (narrow, wide),
+            "self_attn.v_proj.weight": (narrow, wide),
+            "self_attn.o_proj.weight": square,
+            "mlp.gate_proj.weight": gate,
+            "mlp.up_proj.weight": gate,
+            "mlp.down_proj.weight": gate[::-1],
+            "input_layernorm.weight": (wide,),
+            "post_attention_layernorm.weight": (wide,),
+        }
+
 
 InvFreq = Literal["float32", "float16", "exact", "none"]
 

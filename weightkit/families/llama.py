@@ -18,6 +18,7 @@ __all__ = [
     "PARTS",
     "TOP_TABLE",
     "Row",
+    "all_rows",
     "block_of",
     "in_state_dict_order",
     "inv_freq",
@@ -73,6 +74,22 @@ LAYER_ORDER = (
     *(row.huggingface for row in LAYER_TABLE[4:]),
 )
 FIRST, LAST = ("model.embed_tokens.weight",), ("model.norm.weight", "lm_head.weight")
+
+
+def all_rows(layers: int) -> list[tuple[Row, str, str, str]]:
+    """Every tensor of a model: its row, and its whole names for transformers, Meta and TencentPretrain."""
+    top = [(row, row.huggingface, row.meta, row.tencent) for row in TOP_TABLE]
+    return top + [
+        (
+            row,
+            f"model.layers.{layer}.{row.huggingface}",
+            f"layers.{layer}.{row.meta}",
+            f"encoder.transformer.{layer}.{row.tencent}",
+        )
+        for layer in range(layers)
+        for row in LAYER_TABLE
+    ]
+
 
 HEADS = {4096: 32, 5120: 40, 6656: 52, 8192: 64}
 """Width -> attention heads, of LLaMA 7B, 13B, 30B and 65B."""
