@@ -54,11 +54,11 @@ def fit(files: Sequence[OutputFile], jobs: int, max_memory: int = DEFAULT_MAX_ME
         PlanError: Even one job with the smallest blocks takes more.
     """
     widest = max((file.widest_row_nbytes for file in files), default=0)
-    headers = 2 * max((header_nbytes(file) for file in files), default=0)
+    beside = 2 * max((header_nbytes(file) for file in files), default=0) + max((file.held_nbytes for file in files), default=0)
     for count in range(max(1, min(jobs, len(files))), 0, -1):
         block = LARGEST_BLOCK
         while block >= SMALLEST_BLOCK:
-            peak = PROCESS_BYTES + count * (BLOCKS_IN_FLIGHT * max(block, widest) + headers)
+            peak = PROCESS_BYTES + count * (BLOCKS_IN_FLIGHT * max(block, widest) + beside)
             if peak <= max_memory:
                 return Budget(count, block, peak)
             block //= 2

@@ -7,8 +7,7 @@ weightkit.convert.convert("LLaMA/13B", "llama-13b-hf", to="hf", converter="trans
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,20 +22,17 @@ from weightkit.events import Notify, ignore
 from weightkit.execute import Done, carry_out, check_out, expecting
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
-from weightkit.layouts import Order, to_meta, to_tencentpretrain
+from weightkit.layouts import SHARD_BYTES, Order, to_huggingface, to_meta, to_tencentpretrain
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Cast
-from weightkit.output import Form, output_files, small_files
+from weightkit.output import Form
 from weightkit.pairing import Rules
-from weightkit.plan import OutputFile, Plan, SmallFile
+from weightkit.plan import Plan
 from weightkit.spec import TensorSpec
 
 __all__ = ["Done", "Order", "Target", "convert", "index_from_params", "plan", "prepare"]
 
 Target = Literal["hf", "meta", "tencentpretrain"]
-
-SHARD_BYTES = 10 * 10**9
-"""Limit of a shard where the source has none to follow: that of ``save_pretrained`` in 2023."""
 
 
 def plan(
@@ -56,8 +52,7 @@ def plan(
         form: What the user said about the files.
         dtype: What tensors are cast to; None for as they are.
         parts: For Meta's layout, the number of parts; None for as many as Meta published of this size.
-        order: For Meta's layout, the order of the tensors: Meta's own (with rope.freqs), or that of Chinese-LLaMA-Alpaca's
-            scripts (without).
+        order: For Meta's layout, the order of the tensors; see ``layouts.Order``.
 
     Raises:
         PlanError: The tensors cannot be laid out so.
@@ -71,7 +66,7 @@ def plan(
     notes: list[str] = []
     try:
         if to == "hf":
-            files, small = to_huggingface(source, tensors, form, notes)
+            files, small = to_huggingface(source, tensors, form, notes, patch=source.layout == "huggingface")
         elif to == "meta":
             files, small = to_meta(source, tensors, form, parts, order)
         else:
@@ -80,17 +75,6 @@ def plan(
         raise PlanError(f"{source.path}: {error}") from error
     steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(files)} files",)
     return Plan("convert", steps, files, small, tuple(notes))
-
-
-def to_huggingface(
-    source: Checkpoint, tensors: Mapping[str, LazyTensor], form: Form, notes: list[str]
-) -> tuple[tuple[OutputFile, ...], tuple[SmallFile, ...]]:
-    """transformers' folder: shards as the source has them, or cut anew by the rule of 2023."""
-    if source.layout != "huggingface" and form.max_shard_bytes is None:
-        form = replace(form, max_shard_bytes=SHARD_BYTES)
-    files = output_files(source, tensors, form, notes)
-    small = small_files(source, source, files, tensors, form, patch=source.layout == "huggingface")
-    return files, small
 
 
 def index_from_params(

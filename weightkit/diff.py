@@ -19,7 +19,7 @@ from weightkit.executors.local import Report
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Add, Cast, Subtract
 from weightkit.ops.compare import CountChanged, Tally
-from weightkit.output import Form, output_files, small_files
+from weightkit.output import Form, has_tokenizer, output_files, small_files
 from weightkit.pairing import Rules, pair
 from weightkit.plan import Plan, Twin
 from weightkit.recover import dtypes, nan_problems
@@ -99,7 +99,7 @@ def plan(
         )
         for file in files
     )
-    small = small_files(base, tuned, files, change, form)
+    small = small_files(tuned, tuned, tuned if has_tokenizer(tuned) else base, files, change, form)
     steps = (f"tuned - base, {len(change)} tensors, in {dtypes(change)}", "recovered again in the same pass, and compared")
     return Plan("make-diff", steps, files, small, tuple(pairs.notes)), tallies
 

@@ -1,12 +1,13 @@
-"""From tensors under transformers' names to the files of Meta's and of TencentPretrain's layout.
+"""From tensors under transformers' names to the files of transformers', Meta's and TencentPretrain's layout.
 
-Both have the rotary pairs next to each other; Meta cuts a model into parts along one axis of each tensor.
+The latter two have the rotary pairs next to each other; Meta cuts a model into parts along one axis of each tensor.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from weightkit.checkpoints import Checkpoint
@@ -19,13 +20,46 @@ from weightkit.families.converters import DEFAULT_CONVERTER, ModelShape, convert
 from weightkit.lazy import Derived, LazyTensor, derive
 from weightkit.ops.add import Cast
 from weightkit.ops.layout import JoinColumns, JoinRows, PairRows, TakeColumns, TakeRows
-from weightkit.output import DEFAULT_PROFILE, Form
+from weightkit.output import CONFIGS, DEFAULT_PROFILE, Form, output_files, small_files
 from weightkit.plan import OutputFile, SmallFile
 
-__all__ = ["Order", "encode_params", "to_meta", "to_tencentpretrain"]
+__all__ = ["SHARD_BYTES", "Order", "encode_params", "to_huggingface", "to_meta", "to_tencentpretrain"]
 
-Order = Literal["meta", "chinese-llama"]
-"""Order of the tensors in Meta's parts: Meta's own, or that of Chinese-LLaMA-Alpaca's scripts."""
+SHARD_BYTES = 10 * 10**9
+"""Limit of a shard where the source has none to follow: that of ``save_pretrained`` in 2023."""
+
+Order = Literal["meta", "chinese-llama", "chinese-llama-low-memory"]
+"""Order of the tensors in Meta's parts: Meta's own (with rope.freqs), or that of Chinese-LLaMA-Alpaca's scripts (without).
+Their low-memory script puts the tensors of the base's shards together in the order of the text of their numbers (1, 10, 11,
+2): the same unless there are ten shards or more. Source: peers-measured, "Bytes of the files"."""
+
+
+def to_huggingface(
+    source: Checkpoint,
+    tensors: Mapping[str, LazyTensor],
+    form: Form,
+    notes: list[str],
+    *,
+    patch: bool,
+    tokenizers: Checkpoint | None = None,
+    pad_token: int | None = None,
+) -> tuple[tuple[OutputFile, ...], tuple[SmallFile, ...]]:
+    """transformers' folder: shards as the source has them, or cut anew by the rule of 2023.
+
+    Args:
+        source: Whose files and configs are followed.
+        tensors: What is written.
+        form: What the user said.
+        notes: Takes what was decided.
+        patch: Whether config.json follows the tensors.
+        tokenizers: Whose tokenizer files go along; None for the source's.
+        pad_token: What config.json's pad_token_id becomes.
+    """
+    if source.layout != "huggingface" and form.max_shard_bytes is None:
+        form = replace(form, max_shard_bytes=SHARD_BYTES)
+    files = output_files(source, tensors, form, notes)
+    small = small_files(source, source, tokenizers or source, files, tensors, form, patch=patch, pad_token=pad_token)
+    return files, small
 
 
 def shape_of(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> ModelShape:
@@ -70,18 +104,19 @@ def profile_of(source: Checkpoint, form: Form) -> str:
 
 
 def to_meta(
-    source: Checkpoint, tensors: Mapping[str, LazyTensor], form: Form, parts: int | None, order: Order
+    source: Checkpoint,
+    tensors: Mapping[str, LazyTensor],
+    form: Form,
+    parts: int | None,
+    order: Order,
+    *,
+    tokenizers: Checkpoint | None = None,
 ) -> tuple[tuple[OutputFile, ...], tuple[SmallFile, ...]]:
-    """Meta's parts, params.json and tokenizer.model."""
+    """Meta's parts, params.json and tokenizer.model; with ``tokenizers``, all tokenizer files of that folder."""
     shape = shape_of(source, tensors)
     count = parts or (len(source.files) if source.layout == "meta" else llama.PARTS.get(shape.dim, 1))
-    layers = [
-        (row, f"layers.{layer}.{row.meta}", tensors[f"model.layers.{layer}.{row.huggingface}"])
-        for layer in range(shape.layers)
-        for row in llama.LAYER_TABLE
-    ]
-    top = [(row, row.meta, tensors[row.huggingface]) for row in llama.TOP_TABLE]
-    ordered = [*top, *layers] if order == "meta" else [top[0], *layers, *top[1:]]
+    rows = {huggingface: (row, meta) for row, huggingface, meta, _ in llama.all_rows(shape.layers)}
+    ordered = [(*rows[name], tensors[name]) for name in in_order(source, rows, order)]
     profile = profile_of(source, form)
     files = []
     for part in range(count):
@@ -93,10 +128,24 @@ def to_meta(
         files.append(OutputFile(path, TorchZip(profile, root_for(path, profile)), layout, tuple((one,) for _, one in named)))
     params = source.small("params.json") if source.layout == "meta" else encode_params(shape)
     small = [SmallFile("params.json", params or encode_params(shape))]
-    tokenizer = source.small("tokenizer.model")
-    if tokenizer is not None:
-        small.append(SmallFile("tokenizer.model", tokenizer))
+    wanted = ["tokenizer.model"] if tokenizers is None else tokenizers.small_files()
+    for name in wanted:
+        content = (tokenizers or source).small(name)
+        if content is not None and name not in CONFIGS:
+            small.append(SmallFile(name, content))
     return tuple(files), tuple(small)
+
+
+def in_order(source: Checkpoint, names: Iterable[str], order: Order) -> list[str]:
+    """transformers' names, which stand in Meta's order, in the order asked for."""
+    if order == "meta":
+        return list(names)
+    ordered = llama.in_state_dict_order(names)
+    if order == "chinese-llama-low-memory" and source.layout == "huggingface":
+        shards = {f"L{number}-": file for number, file in enumerate(source.files.values(), 1)}
+        place = {name: at for at, name in enumerate(one for label in sorted(shards) for one in shards[label].specs)}
+        ordered.sort(key=lambda name: place[name])
+    return ordered
 
 
 def cut(tensor: LazyTensor, row: llama.Row, part: int, count: int) -> LazyTensor:

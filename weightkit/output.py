@@ -19,7 +19,7 @@ from weightkit.lazy import LazyTensor, Stored
 from weightkit.plan import OutputFile, SmallFile
 from weightkit.spec import TensorSpec
 
-__all__ = ["DEFAULT_PROFILE", "Form", "output_files", "small_files"]
+__all__ = ["DEFAULT_PROFILE", "Form", "has_tokenizer", "output_files", "small_files"]
 
 DEFAULT_PROFILE = "zip-1.13"
 """Where nothing says which torch: the profile of the releases of 2023 (torch 1.13 and 2.0)."""
@@ -35,8 +35,8 @@ class Form:
         format: ``bin`` or ``safetensors``.
         torch_compat: The torch version whose file bytes are written.
         max_shard_bytes: Cut anew into shards of at most so many bytes.
-        config_from: Whose config.json and generation_config.json go along.
-        tokenizer_from: Whose tokenizer files go along.
+        config_from: For ``recover``: whose config.json and generation_config.json go along.
+        tokenizer_from: For ``recover``: whose tokenizer files go along; None for the diff's, or the base's if it has none.
     """
 
     format: Literal["bin", "safetensors"] | None = None
@@ -184,50 +184,65 @@ def identity(tensor: LazyTensor) -> Hashable:
 
 
 def small_files(
-    base: Checkpoint,
-    model: Checkpoint,
+    followed: Checkpoint,
+    configs: Checkpoint,
+    tokenizers: Checkpoint,
     files: Sequence[OutputFile],
     release: Mapping[str, LazyTensor],
     form: Form,
     *,
     patch: bool = True,
+    pad_token: int | None = None,
 ) -> tuple[SmallFile, ...]:
     """Index, config and tokenizer files that go along.
 
-    By default all are those of ``model``, as Stanford's and KnowLM's tools have it; tokenizer files come from the base
-    where the model has none. With ``patch`` a config's dtype and vocabulary size follow the tensors; nothing else in it is
-    touched.
+    With ``patch`` a config's dtype and vocabulary size follow the tensors; nothing else in it is touched.
+
+    Args:
+        followed: Whose files of weights are followed; its index's metadata goes along.
+        configs: Whose config.json and generation_config.json go along.
+        tokenizers: Whose tokenizer files.
+        files: The files of tensors.
+        release: Name -> what is written.
+        form: What the user said.
+        patch: Whether config.json follows the tensors.
+        pad_token: What config.json's pad_token_id becomes, if it has one; None for as it is.
     """
     small = []
-    if len(files) > 1 or (model.index is not None and form.max_shard_bytes is None):
-        known = (model.index or {}).get("metadata")
+    if len(files) > 1 or (followed.index is not None and form.max_shard_bytes is None):
+        known = (followed.index or {}).get("metadata")
         extra = {key: value for key, value in known.items() if key != "total_size"} if isinstance(known, dict) else {}
         listing = {file.path: [(item.name, item.spec) for item in file.layout.items] for file in files}
         stem = STEMS[chosen_format(files)]
         name = f"{stem}.{chosen_format(files)}.index.json"
         small.append(SmallFile(name, encode_index(listing, extra)))
-    configs = base if form.config_from == "base" else model
-    has_tokenizer = any(name not in CONFIGS for name in model.small_files())
-    tokenizers = base if (form.tokenizer_from or ("diff" if has_tokenizer else "base")) == "base" else model
     for source, wanted in ((configs, True), (tokenizers, False)):
         for name in source.small_files():
             if (name in CONFIGS) == wanted:
                 content = source.small(name) or b""
                 if name == "config.json" and patch:
-                    content = patch_config(content, release)
+                    content = patch_config(content, release, pad_token)
                 small.append(SmallFile(name, content))
     return tuple(sorted(small, key=lambda file: file.path))
+
+
+def has_tokenizer(folder: Checkpoint) -> bool:
+    """Whether a folder has tokenizer files."""
+    return any(name not in CONFIGS for name in folder.small_files())
 
 
 def chosen_format(files: Sequence[OutputFile]) -> str:
     return "safetensors" if isinstance(files[0].encoding, Safetensors) else "bin"
 
 
-def patch_config(content: bytes, release: Mapping[str, LazyTensor]) -> bytes:
+def patch_config(content: bytes, release: Mapping[str, LazyTensor], pad_token: int | None = None) -> bytes:
     """config.json with the dtype and vocabulary size of the tensors written; every other byte as it was."""
     embedding = next((tensor.spec for name, tensor in release.items() if llama.is_vocabulary(name)), None)
     if embedding is None or not embedding.shape:
         return content
     dtype, rows = embedding.dtype.name.encode(), str(embedding.shape[0]).encode()
     content = re.sub(rb'("(?:torch_)?dtype":\s*)"\w+"', rb'\1"' + dtype + rb'"', content)
+    if pad_token is not None:
+        number = str(pad_token).encode()
+        content = re.sub(rb'("pad_token_id":\s*)(?:-?\d+|null)', lambda match: match[1] + number, content)
     return re.sub(rb'("vocab_size":\s*)\d+', lambda match: match[1] + rows, content)

@@ -6,15 +6,17 @@ is made in milliseconds, without reading a weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from weightkit.buffers import Buffer
 from weightkit.containers.layout import Encoding, Layout
 from weightkit.digest import Digest
 from weightkit.lazy import Derived, LazyTensor, Stored
 
-__all__ = ["OutputFile", "Plan", "SmallFile", "Twin"]
+__all__ = ["OutputFile", "Plan", "SmallFile", "Twin", "in_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class OutputFile:
         """Bytes in the widest row of any tensor: a block can be no smaller."""
         return max((tensor.spec.row_nbytes for run in self.tensors for tensor in run if tensor.spec.numel), default=0)
 
+    @property
+    def held_nbytes(self) -> int:
+        """Memory that the operations on one tensor hold beside the blocks; the most of any tensor."""
+        return max((held_nbytes(tensor) for run in self.tensors for tensor in run), default=0)
+
     def read_nbytes(self) -> int:
         """Bytes that will be read from inputs; a tensor used twice counts once."""
         seen: dict[int, int] = {}
@@ -81,7 +88,8 @@ class OutputFile:
             for chunk in self.encoding.encode(self.layout, payloads):
                 yield (chunk,)
         else:
-            yield from self.chunks_in_step(self.twin, block_bytes)
+            beside = replace(self, encoding=self.twin.encoding, tensors=self.twin.tensors, twin=None)
+            yield from in_step([replace(self, twin=None), beside], block_bytes)
 
     def payload(self, run: int, block_bytes: int) -> Iterator[Buffer]:
         """The bytes of one run."""
@@ -91,30 +99,54 @@ class OutputFile:
             for (block,) in blocks([tensor], block_bytes):
                 yield block
 
-    def chunks_in_step(self, twin: Twin, block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
-        """Both files at once: the twin's encoder is fed the blocks that were computed beside the file's own."""
-        from weightkit.compute import blocks
 
-        beside: list[Buffer] = []
+def in_step(files: Sequence[OutputFile], block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
+    """Several files from front to back at once; what their tensors have in common is read and computed once.
 
-        def own(run: int) -> Iterator[Buffer]:
-            for tensor, other in zip(self.tensors[run], twin.tensors[run], strict=True):
-                for block, twin_block in blocks([tensor, other], block_bytes):
-                    beside.append(twin_block)
-                    yield block
+    Args:
+        files: Their tensors have the same shapes, and their records lie in the same order.
+        block_bytes: About how many bytes of a tensor at a time.
 
-        def others(run: int) -> Iterator[Buffer]:
-            for tensor in twin.tensors[run]:
-                done = 0
-                while done < tensor.spec.nbytes:
-                    block = beside.pop(0)
-                    done += len(block)
-                    yield block
+    Yields:
+        The next chunk of each; empty for one that has ended.
+    """
+    from weightkit.compute import blocks
 
-        order = self.encoding.order(self.layout)
-        first = self.encoding.encode(self.layout, (own(run) for run in order))
-        second = twin.encoding.encode(self.layout, (others(run) for run in order))
-        yield from zip(first, second, strict=True)
+    first = files[0]
+    order = first.encoding.order(first.layout)
+    waiting: list[deque[Buffer]] = [deque() for _ in files]
+
+    def advance() -> Iterator[None]:
+        for run in order:
+            for number in range(len(first.tensors[run])):
+                for found in blocks([file.tensors[run][number] for file in files], block_bytes):
+                    for queue, block in zip(waiting, found, strict=True):
+                        queue.append(block)
+                    yield
+
+    pump = advance()
+
+    def payload(file: OutputFile, queue: deque[Buffer], run: int) -> Iterator[Buffer]:
+        left = sum(tensor.spec.nbytes for tensor in file.tensors[run])
+        while left:
+            while not queue:
+                next(pump)
+            block = queue.popleft()
+            left -= len(block)
+            yield block
+
+    def encoded(file: OutputFile, queue: deque[Buffer]) -> Iterator[Buffer]:
+        return file.encoding.encode(file.layout, (payload(file, queue, run) for run in order))
+
+    encoders = [encoded(file, queue) for file, queue in zip(files, waiting, strict=True)]
+    yield from zip_longest(*encoders, fillvalue=b"")
+
+
+def held_nbytes(tensor: LazyTensor) -> int:
+    """Memory that the operations of an expression hold during a pass, as they say themselves."""
+    if isinstance(tensor, Stored):
+        return 0
+    return int(getattr(tensor.op, "held_nbytes", 0)) + sum(held_nbytes(one) for one in tensor.inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from weightkit import manifests
+from weightkit.adapters import Arithmetic, apply_adapters
 from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
+from weightkit.checkpoints.peft import Adapter, open_adapter
 from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import Done, carry_out, check_out, expecting
@@ -21,14 +23,21 @@ from weightkit.families.converters import DEFAULT_CONVERTER
 from weightkit.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
 from weightkit.lazy import LazyTensor, derive
 from weightkit.ops.add import Add, Cast
-from weightkit.output import Form, output_files, small_files
+from weightkit.output import Form, has_tokenizer, output_files, small_files
 from weightkit.pairing import Rules, pair
 from weightkit.plan import Plan
 
 __all__ = ["Done", "Form", "Rules", "plan", "prepare", "recover"]
 
 
-def plan(base: Checkpoint, diff: Checkpoint, rules: Rules | None = None, form: Form | None = None) -> Plan:
+def plan(
+    base: Checkpoint,
+    diff: Checkpoint,
+    rules: Rules | None = None,
+    form: Form | None = None,
+    adapters: Sequence[Adapter] = (),
+    how: Arithmetic | None = None,
+) -> Plan:
     """Decide all that will be written. Reads headers and a few small tensors only.
 
     Args:
@@ -36,11 +45,13 @@ def plan(base: Checkpoint, diff: Checkpoint, rules: Rules | None = None, form: F
         diff: An additive diff.
         rules: What the user said about the tensors.
         form: What the user said about the files.
+        adapters: LoRAs to be merged into the sum, in this order.
+        how: How they are added.
 
     Raises:
-        PlanError: Base and diff do not fit; every misfit is in it.
+        PlanError: Base and diff, or the adapters, do not fit; every misfit is in it.
     """
-    rules, form = rules or Rules(), form or Form()
+    rules, form, how = rules or Rules(), form or Form(), how or Arithmetic()
     pairs = pair(base, diff, rules, other_is="diff")
     release: dict[str, LazyTensor] = {}
     for name, below in pairs.base.items():
@@ -56,13 +67,24 @@ def plan(base: Checkpoint, diff: Checkpoint, rules: Rules | None = None, form: F
     problems = pairs.problems + nan_problems(base, "base") + nan_problems(diff, "diff")
     if problems:
         raise PlanError(f"{base.path} and {diff.path} do not fit together:", problems)
+    steps = [f"diff + base, {len(release)} tensors, in {dtypes(release)}"]
+    tokenizers = diff if has_tokenizer(diff) else base
+    pad_token = None
     try:
+        if adapters:
+            merged = apply_adapters(release, adapters, how)
+            release, tokenizers = merged.tensors, merged.tokenizer or tokenizers
+            pad_token = merged.pad_token
+            steps += [*merged.steps, str(how)]
+            pairs.notes += merged.notes
         files = output_files(diff, release, form, pairs.notes)
     except ValueError as error:
         raise PlanError(f"{diff.path}: {error}") from error
-    small = small_files(base, diff, files, release, form)
-    steps = (f"diff + base, {len(release)} tensors, in {dtypes(release)}",)
-    return Plan("recover", steps, files, small, tuple(pairs.notes))
+    if form.tokenizer_from:
+        tokenizers = base if form.tokenizer_from == "base" else diff
+    configs = base if form.config_from == "base" else diff
+    small = small_files(diff, configs, tokenizers, files, release, form, pad_token=pad_token)
+    return Plan("recover", tuple(steps), files, small, tuple(pairs.notes))
 
 
 def nan_problems(checkpoint: Checkpoint, role: str) -> list[str]:
@@ -128,7 +150,9 @@ def prepare(
     diff: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    lora: Sequence[str | os.PathLike[str]] = (),
     converter: str = DEFAULT_CONVERTER,
+    how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
@@ -140,10 +164,10 @@ def prepare(
         PlanError: They do not fit together, or the output cannot go where it should.
         FormatError: One of them is damaged.
     """
-    check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff))])
+    check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff)), *(("--lora", Path(one)) for one in lora)])
     base = open_checkpoint(Path(raw), "--raw", converter_for(converter))
     change = open_checkpoint(Path(diff), "--diff")
-    planned = plan(base, change, rules, form)
+    planned = plan(base, change, rules, form, [open_adapter(Path(one), "--lora") for one in lora], how)
     check_flavours(base, change, allow_tuned_base)
     if fits_bfloat16(base):
         note = (
@@ -159,7 +183,9 @@ def recover(
     diff: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    lora: Sequence[str | os.PathLike[str]] = (),
     converter: str = DEFAULT_CONVERTER,
+    how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
@@ -179,7 +205,9 @@ def recover(
         raw: The base: a folder in transformers' layout, or in Meta's, which is converted on the way.
         diff: The diff: a transformers folder.
         out: The folder to write; made if it is not there.
+        lora: Folders of LoRA adapters to be merged into the sum, in this order.
         converter: Whose conversion a base in Meta's layout stands for; see ``weightkit.families.converters``.
+        how: How the adapters are added.
         rules: What the user says about tensors that differ in more than their values.
         form: What the user says about the files to write.
         checksums: Lists of digests that the files must have.
@@ -198,7 +226,16 @@ def recover(
         FormatError: An input is damaged.
     """
     planned = prepare(
-        raw, diff, out, converter=converter, rules=rules, form=form, checksums=checksums, allow_tuned_base=allow_tuned_base
+        raw,
+        diff,
+        out,
+        lora=lora,
+        converter=converter,
+        how=how,
+        rules=rules,
+        form=form,
+        checksums=checksums,
+        allow_tuned_base=allow_tuned_base,
     )
     return carry_out(
         planned,

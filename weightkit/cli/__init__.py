@@ -19,8 +19,10 @@ __all__ = ["main"]
 
 COMMANDS = {
     "recover": "Rebuild a release from a base and a diff.",
+    "merge": "Merge LoRA adapters into a base.",
     "make-diff": "Make a diff from a base and a tuned model.",
     "convert": "Write a checkpoint in another layout.",
+    "tokenizer": "Merge sentencepiece vocabularies.",
     "verify": "Check files against published digests.",
     "inspect": "Say what is in a folder of weights.",
     "demo": "Show a small recovery, and a corrupted one being caught.",

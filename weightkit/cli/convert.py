@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from weightkit.cli.options import (
-    MISMATCH,
     as_dtype,
     as_option,
     exits,
@@ -19,16 +17,7 @@ from weightkit.cli.options import (
     verify_raw_option,
 )
 from weightkit.cli.recover import form_from
-from weightkit.cli.report import (
-    Clock,
-    carry,
-    command_line,
-    print_json,
-    print_mismatches,
-    print_notes,
-    receipts_json,
-)
-from weightkit.sizes import format_size
+from weightkit.cli.report import Clock, carry, command_line, finish
 
 
 @click.command("convert")
@@ -46,7 +35,7 @@ from weightkit.sizes import format_size
 @click.option("--parts", type=click.IntRange(1, 99), help="Parts of Meta's layout.  [default: as Meta published this size]")
 @click.option(
     "--order",
-    type=click.Choice(["meta", "chinese-llama"]),
+    type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
     default="meta",
     show_default=True,
     help="Order of the tensors in Meta's parts: its own, or that of Chinese-LLaMA-Alpaca's scripts.",
@@ -109,24 +98,7 @@ def command(
         overwrite=overwrite,
         verify_raw=src if verify_raw else None,
     )
-    if as_json:
-        facts = receipts_json(planned, done.report)
-        print_json({"command": "convert", "out": str(dst), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})
-    elif not quiet:
-        receipts = done.report.receipts
-        print_notes(planned)
-        total = sum(one.nbytes for one in receipts)
-        if receipts:
-            click.echo(f"converted {len(receipts)} files, {format_size(total)}, in {clock.seconds:.1f} s: {dst}")
-        weights = {file.path for file in planned.files}
-        for one in receipts:
-            if one.path in weights:
-                click.echo(f"  {one.sha256}  {one.path}")
-        if done.ok:
-            click.echo(f"next: {command_line('weightkit', 'inspect', dst)}")
-    print_mismatches(done.report.mismatches)
-    if not done.ok:
-        sys.exit(MISMATCH)
+    finish("convert", done, dst, clock, as_json=as_json, quiet=quiet, next_step=command_line("weightkit", "inspect", dst))
 
 
 def index_alone(
@@ -134,9 +106,10 @@ def index_alone(
 ) -> None:
     """Write the index of a conversion, without its weights."""
     from weightkit.checkpoints import converter_for
-    from weightkit.convert import SHARD_BYTES, index_from_params
+    from weightkit.convert import index_from_params
     from weightkit.dtypes import FLOAT16
     from weightkit.errors import PlanError
+    from weightkit.layouts import SHARD_BYTES
 
     if not dry_run or to != "hf":
         raise click.UsageError("--write-index goes with --dry-run --to hf")

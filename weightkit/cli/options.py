@@ -14,14 +14,18 @@ import click
 
 from weightkit.dtypes import BY_NAME, DType
 from weightkit.errors import DigestMismatch, WeightkitError
+from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS, SUMS
 from weightkit.sizes import parse_size
 
 __all__ = [
     "MISMATCH",
+    "arithmetic_from",
+    "arithmetic_options",
     "as_dtype",
     "as_option",
     "default_jobs",
     "exits",
+    "lora_option",
     "output_options",
     "path_option",
     "shown",
@@ -146,6 +150,39 @@ tensor_options = together(
         help="Rotary frequencies that the base lacks: exact, or rounded through float16.",
     ),
 )
+
+
+def lora_option(*, required: bool) -> Callable[[F], F]:
+    """``--lora``, once for each adapter."""
+    return path_option(
+        "--lora", "A LoRA adapter, as PEFT writes it. Repeated: merged in this order.", multiple=True, required=required
+    )
+
+
+arithmetic_options = together(
+    click.option(
+        "--rounding",
+        type=click.Choice(list(ROUNDINGS)),
+        default=DEFAULT_ROUNDING,
+        show_default=True,
+        help="Where a LoRA merge rounds: as Chinese-LLaMA-Alpaca's scripts, or as another tool.",
+    ),
+    click.option(
+        "--sums",
+        type=click.Choice(list(SUMS)),
+        default="fma",
+        show_default=True,
+        help="Order of a LoRA product's sums: fused, multiplied then added, or what this machine's BLAS does.",
+    ),
+)
+
+
+def arithmetic_from(options: dict[str, Any]) -> Any:
+    """What the user said about LoRA arithmetic."""
+    from weightkit.adapters import Arithmetic
+
+    return Arithmetic(options["rounding"], options["sums"])
+
 
 output_options = together(
     click.option("--format", type=click.Choice(["bin", "safetensors"]), help="Container to write."),

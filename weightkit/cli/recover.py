@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from weightkit.cli.options import (
-    MISMATCH,
+    arithmetic_from,
+    arithmetic_options,
     as_option,
     exits,
+    lora_option,
     output_options,
     path_option,
     talk_options,
     tensor_options,
     verify_raw_option,
 )
-from weightkit.cli.report import (
-    Clock,
-    carry,
-    command_line,
-    print_json,
-    print_mismatches,
-    print_notes,
-    receipts_json,
-)
+from weightkit.cli.report import Clock, carry, finish
 from weightkit.dtypes import DType
-from weightkit.sizes import format_size
 
 
 @click.command("recover")
 @path_option("--raw", "The base: the original weights, Meta's or converted.", required=True, metavar="BASE")
 @path_option("--diff", "The published diff, a transformers folder.", required=True, metavar="DIFF")
+@lora_option(required=False)
 @path_option("--out", "The folder to write.", required=True)
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
 @as_option
 @verify_raw_option
 @tensor_options
+@arithmetic_options
 @click.option("--config-from", type=click.Choice(["base", "diff"]), default="diff", show_default=True, help="Whose configs.")
 @click.option(
     "--tokenizer-from", type=click.Choice(["base", "diff"]), help="Whose tokenizer.  [default: the diff's, if it has one]"
@@ -50,6 +44,7 @@ from weightkit.sizes import format_size
 def command(
     raw: Path,
     diff: Path,
+    lora: tuple[Path, ...],
     out: Path,
     checksums: tuple[Path, ...],
     converter: str,
@@ -76,7 +71,9 @@ def command(
         raw,
         diff,
         out,
+        lora=lora,
         converter=converter,
+        how=arithmetic_from(options),
         rules=rules,
         form=form,
         checksums=checksums,
@@ -94,14 +91,7 @@ def command(
         overwrite=overwrite,
         verify_raw=raw if verify_raw else None,
     )
-    if as_json:
-        facts = receipts_json(planned, done.report)
-        print_json({"command": "recover", "out": str(out), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})
-    elif not quiet:
-        print_summary(done, out, clock.seconds, bool(checksums))
-    print_mismatches(done.report.mismatches)
-    if not done.ok:
-        sys.exit(MISMATCH)
+    finish("recover", done, out, clock, as_json=as_json, quiet=quiet, had_lists=bool(checksums), steps=bool(lora))
 
 
 def rules_from(options: dict[str, Any]) -> Any:
@@ -123,30 +113,3 @@ def form_from(options: dict[str, Any]) -> Any:
         options.get("config_from", "diff"),
         options.get("tokenizer_from"),
     )
-
-
-def print_summary(done: Any, out: Path, seconds: float, had_lists: bool) -> None:
-    """What was written, whether it is proved, and what to do next."""
-    receipts = done.report.receipts
-    print_notes(done.plan)
-    total = sum(one.nbytes for one in receipts)
-    if receipts:
-        click.echo(f"recovered {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
-    kept = sum(one.kept for one in receipts)
-    if kept:
-        click.echo(f"{kept} of them stood there whole from an interrupted run, and their digests hold")
-    weights = {file.path for file in done.plan.files}
-    for one in receipts:
-        if one.path in weights:
-            click.echo(f"  {one.sha256}  {one.path}")
-    checked = sum(len(file.expect) for file in done.plan.everything)
-    if had_lists and done.ok:
-        click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
-        click.echo(f"next: load {out} with transformers, or check it any time with {command_line('weightkit', 'verify', out)}")
-    elif done.ok:
-        click.echo("no published digests were given, so nothing proves this is the release")
-        click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
-    elif any(one.path in weights for one in done.report.mismatches):
-        click.echo("index, small files and SHA256SUMS are written when all files of weights match")
-    else:
-        click.echo("the files of weights are right; SHA256SUMS is written when the small files match, too")

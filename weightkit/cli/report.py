@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from weightkit.budget import fit
-from weightkit.cli.options import shown
+from weightkit.cli.options import MISMATCH, shown
 from weightkit.errors import DigestMismatch
 from weightkit.events import BytesWritten, Event, FileKept, Notify, ignore
 from weightkit.execute import Done, carry_out, disk, open_sink
@@ -26,6 +26,7 @@ __all__ = [
     "Clock",
     "carry",
     "command_line",
+    "finish",
     "print_json",
     "print_mismatches",
     "print_notes",
@@ -33,6 +34,9 @@ __all__ = [
     "progress",
     "receipts_json",
 ]
+
+DONE = {"recover": "recovered", "merge": "merged", "convert": "converted"}
+"""Command -> what the first line of its summary says."""
 
 
 class Clock:
@@ -101,6 +105,83 @@ def carry(
             verify_raw=verify_raw,
             notify=notify,
         )
+
+
+def finish(
+    command: str,
+    done: Done,
+    out: Path,
+    clock: Clock,
+    *,
+    as_json: bool,
+    quiet: bool,
+    had_lists: bool = False,
+    steps: bool = False,
+    extra: dict[str, Any] | None = None,
+    next_step: str | None = None,
+) -> None:
+    """Say what was written, and whether it is proved; ends with 3 where a digest does not hold.
+
+    Args:
+        command: Its name.
+        done: What was done.
+        out: Where.
+        clock: Started with the command.
+        as_json: Whether to print one JSON object.
+        quiet: Whether to print nothing but complaints.
+        had_lists: Whether published digests were given.
+        steps: Whether the summary says what was done to the tensors.
+        extra: Further facts: keys of the JSON object; their values are lines of the summary.
+        next_step: A command to go on with, where nothing was to be proved.
+    """
+    if as_json:
+        facts = {**receipts_json(done.plan, done.report), **(extra or {})}
+        if steps:
+            facts["steps"] = list(done.plan.steps)
+        print_json({"command": command, "out": str(out), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})
+    elif not quiet:
+        print_notes(done.plan)
+        for line in (*(done.plan.steps if steps else ()), *(extra or {}).values()):
+            click.echo(shown(str(line)))
+        print_receipts(done, DONE[command], out, clock.seconds)
+        if next_step is not None and done.ok:
+            click.echo(f"next: {next_step}")
+        elif next_step is None:
+            print_verdict(done, out, had_lists)
+    print_mismatches(done.report.mismatches)
+    if not done.ok:
+        sys.exit(MISMATCH)
+
+
+def print_receipts(done: Done, verb: str, out: Path, seconds: float) -> None:
+    """What was written."""
+    receipts = done.report.receipts
+    total = sum(one.nbytes for one in receipts)
+    if receipts:
+        click.echo(f"{verb} {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
+    kept = sum(one.kept for one in receipts)
+    if kept:
+        click.echo(f"{kept} of them stood there whole from an interrupted run, and their digests hold")
+    weights = {file.path for file in done.plan.files}
+    for one in receipts:
+        if one.path in weights:
+            click.echo(f"  {one.sha256}  {one.path}")
+
+
+def print_verdict(done: Done, out: Path, had_lists: bool) -> None:
+    """Whether what was written is proved, and what to do next."""
+    weights = {file.path for file in done.plan.files}
+    checked = sum(len(file.expect) for file in done.plan.everything)
+    if had_lists and done.ok:
+        click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
+        click.echo(f"next: load {out} with transformers, or check it any time with {command_line('weightkit', 'verify', out)}")
+    elif done.ok:
+        click.echo("no published digests were given, so nothing proves this is the release")
+        click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
+    elif any(one.path in weights for one in done.report.mismatches):
+        click.echo("index, small files and SHA256SUMS are written when all files of weights match")
+    else:
+        click.echo("the files of weights are right; SHA256SUMS is written when the small files match, too")
 
 
 def print_json(value: dict[str, Any]) -> None:

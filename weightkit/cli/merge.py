@@ -1,0 +1,115 @@
+"""``weightkit merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weightkit.cli.options import (
+    arithmetic_from,
+    arithmetic_options,
+    as_dtype,
+    as_option,
+    exits,
+    lora_option,
+    output_options,
+    path_option,
+    talk_options,
+    verify_raw_option,
+)
+from weightkit.cli.recover import form_from
+from weightkit.cli.report import Clock, carry, finish, progress
+
+
+@click.command("merge")
+@path_option("--base", "The base: the original weights, Meta's or converted.", required=True, metavar="BASE")
+@lora_option(required=True)
+@path_option("--out", "The folder to write.", required=True)
+@path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@click.option("--seek", is_flag=True, help="Find the rounding, sums and torch whose bytes have the published digest; use them.")
+@arithmetic_options
+@as_option
+@verify_raw_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    callback=as_dtype,
+    help="Cast the base to it first, merge and store in it.  [default: as stored]",
+)
+@click.option(
+    "--to", type=click.Choice(["hf", "meta"]), default="hf", show_default=True, help="The layout wanted: meta for .pth parts."
+)
+@click.option("--parts", type=click.IntRange(1, 99), help="Parts of Meta's layout.  [default: as Meta published this size]")
+@click.option(
+    "--order",
+    type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
+    default="chinese-llama",
+    show_default=True,
+    help="Order of the tensors in Meta's parts.",
+)
+@click.option("--allow-tuned-base", is_flag=True, help="Go on where the base looks merged already.")
+@output_options
+@talk_options
+@exits
+def command(
+    base: Path,
+    lora: tuple[Path, ...],
+    out: Path,
+    checksums: tuple[Path, ...],
+    seek: bool,
+    converter: str,
+    verify_raw: bool,
+    to: Any,
+    parts: int | None,
+    order: Any,
+    allow_tuned_base: bool,
+    jobs: int,
+    max_memory: int,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Merge LoRA adapters into BASE, in the order given, byte for byte.
+
+    Each adapter is a folder with adapter_config.json and adapter_model.bin or .safetensors. The last one's tokenizer goes
+    along; config.json follows in vocab_size and pad_token_id.
+    """
+    clock = Clock()
+    if seek and not checksums:
+        raise click.UsageError("--seek looks for a published digest: name a list with --checksums")
+    from weightkit import merge
+
+    with progress(None, "seeking", quiet=quiet or not seek) as notify:
+        planned = merge.prepare(
+            base,
+            lora,
+            out,
+            how=arithmetic_from(options),
+            seek=seek,
+            converter=converter,
+            form=form_from(options),
+            dtype=options["dtype"],
+            to=to,
+            parts=parts,
+            order=order,
+            checksums=checksums,
+            allow_tuned_base=allow_tuned_base,
+            notify=notify,
+        )
+    done = carry(
+        planned,
+        out,
+        label="merging",
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=base if verify_raw else None,
+    )
+    finish("merge", done, out, clock, as_json=as_json, quiet=quiet, had_lists=bool(checksums), steps=True)

@@ -1,0 +1,278 @@
+"""Merging a LoRA: ``weight + scale * (up @ down)``, with the roundings of the tool that a release was made with.
+
+The product's sums are taken in a named order (``ops/product.py``); every other step is one IEEE operation, rounded to
+nearest even. So ``fma`` and ``mul-add`` are bit-exact everywhere, whatever the processor, BLAS, number of threads, torch
+or size of block; ``blas`` is not.
+
+Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; peft names down ``lora_A``, up ``lora_B``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from weightkit.dtypes import BFLOAT16, FLOAT32, DType
+from weightkit.lazy import Rows
+from weightkit.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from weightkit.ops.product import Method
+
+__all__ = [
+    "DEFAULT_ROUNDING",
+    "ROUNDINGS",
+    "SUMS",
+    "DropLastAxis",
+    "MergeLora",
+    "Rounding",
+    "Sums",
+    "Transpose",
+    "rounding_named",
+]
+
+Sums = Literal["fma", "mul-add", "blas"]
+SUMS: tuple[Sums, ...] = get_args(Sums)
+"""Orders in which the sums of a product may be taken; see ``ops/product.py``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """Where a merge rounds to the dtype of the weight; elsewhere it computes in float32.
+
+    Attributes:
+        adapter: Whether the adapter's matrices are rounded before the product.
+        product: Whether the product is, before it is scaled. ``bfloat16``: only where the weight is bfloat16.
+        delta: Whether the scaled product is, before it is added. ``embedding``: only where the weight is an embedding.
+        scale: What is multiplied by the scale: the product, or one of the matrices before it.
+        once: Whether several adapters are added in float32 and the sum rounded at the end, instead of after each.
+    """
+
+    adapter: bool = False
+    product: bool | Literal["bfloat16"] = False
+    delta: bool | Literal["embedding"] = False
+    scale: Literal["product", "up", "down"] = "product"
+    once: bool = False
+
+    def of(self, dtype: DType, *, embedding: bool) -> Rounding:
+        """The same for one weight, with nothing conditional left."""
+        product = dtype == BFLOAT16 if self.product == "bfloat16" else self.product
+        return replace(self, product=product, delta=embedding if self.delta == "embedding" else self.delta)
+
+
+DEFAULT_ROUNDING = "per-adapter"
+
+ROUNDINGS: dict[str, Rounding] = {
+    "per-adapter": Rounding(),
+    "once": Rounding(once=True),
+    "peft-0.3": Rounding(),
+    "peft-0.6": Rounding(adapter=True, product="bfloat16", delta=True),
+    "peft-0.7": Rounding(adapter=True, product="bfloat16", delta=True),
+    "peft-0.12": Rounding(),
+    "peft-0.16": Rounding(delta="embedding"),
+    "peft-safe": Rounding(delta=True),
+    "peft-low-memory": Rounding(adapter=True),
+    "torchtune": Rounding(scale="up"),
+    "unsloth": Rounding(scale="down"),
+    "litgpt": Rounding(adapter=True, product=True, delta=True),
+}
+"""Name -> where it rounds.
+
+``per-adapter``: Chinese-LLaMA-Alpaca's scripts, normal and low-memory; alpaca-lora, KnowLM, FastChat, mergekit.
+``once``: axolotl and llama.cpp, which add everything in float32 and round at the end; for one adapter the same.
+``peft-0.3``: PEFT 0.2 to 0.5, and 0.6 with one adapter, ``merge_and_unload``: the same as per-adapter.
+``peft-0.6``, ``peft-0.7``: PEFT 0.7 to 0.11, and 0.6 once a second adapter is loaded: adapters take the model's dtype.
+``peft-0.12``: PEFT 0.12 to 0.15: adapters stay float32: the same as per-adapter.
+``peft-0.16``: PEFT 0.16 and later: the same, but for LoRAs of embeddings, whose delta is rounded first.
+``peft-safe``: PEFT 0.16 and later with ``safe_merge=True``, which rounds every delta first; before, it changed nothing.
+``peft-low-memory``: PEFT 0.13 and later, adapter loaded with ``low_cpu_mem_usage=True``, which takes the model's dtype.
+``torchtune``: ``((alpha / rank) * up) @ down``.
+``unsloth``: ``addmm`` with alpha, for which MKL scales ``down``.
+``litgpt``: every step in the weight's dtype.
+
+Source: peer-numerics, section 5, and runs of PEFT 0.2.0, 0.3.0, 0.6.2, 0.7.1, 0.11.1, 0.12.0, 0.13.2, 0.17.1 and 0.21.2
+(tests/data/peft-golden); of the others the formulas, in torch (tests/ops/test_lora.py). Where these runs and peer-numerics
+differ (0.6 with one adapter, embeddings, low_cpu_mem_usage), the runs stand.
+"""
+
+
+def rounding_named(name: str) -> Rounding:
+    """The rounding of this name.
+
+    Raises:
+        ValueError: None is known.
+    """
+    if name not in ROUNDINGS:
+        raise ValueError(f"{name!r} is no rounding that is known: {', '.join(ROUNDINGS)}")
+    return ROUNDINGS[name]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeLora:
+    """Fold one LoRA into a weight.
+
+    Shapes: weight (out, in), down (rank, in), up (out, rank) -> (out, in), in ``dtype``.
+
+    Attributes:
+        shape: (out, in).
+        rank: Columns of ``up``, rows of ``down``.
+        scale: What the product is multiplied by, rounded to float32 as torch does; dimensionless.
+        rounding: Where it rounds; nothing conditional in it.
+        step: What it rounds to.
+        dtype: Of the result.
+        sums: Order of the product's sums.
+    """
+
+    shape: tuple[int, int]
+    rank: int
+    scale: float
+    rounding: Rounding
+    step: DType
+    dtype: DType
+    sums: Sums = "fma"
+
+    @property
+    def held_nbytes(self) -> int:
+        """Memory held during a pass: ``down`` and as much for a cast of it, a few blocks of 64 float32 rows."""
+        return FLOAT32.itemsize * self.shape[1] * (2 * self.rank + 4 * 64)
+
+    def infer(self, weight: TensorSpec, down: TensorSpec, up: TensorSpec) -> TensorSpec:
+        """Dtype and shape of the merged weight; ``ValueError`` where the three do not fit."""
+        rows, width = self.shape
+        if (weight.shape, down.shape, up.shape) != (self.shape, (self.rank, width), (rows, self.rank)):
+            raise ValueError(f"LoRA of {list(up.shape)} times {list(down.shape)} does not fit a weight of {list(weight.shape)}")
+        for spec in (weight, down, up):
+            if spec.dtype.name not in ("float32", "float16", "bfloat16"):
+                raise ValueError(f"{spec.dtype} weights are not merged: float32, float16 and bfloat16 are")
+        return TensorSpec(self.dtype, weight.shape)
+
+    def begin(self, weight: Rows, down: Rows, up: Rows) -> Rows:
+        """One pass over weight and ``up``, in step; ``down`` is read whole first."""
+        import torch
+
+        from weightkit.compute import torch_dtype
+        from weightkit.ops.product import method_for
+
+        step, dtype = torch_dtype(self.step), torch_dtype(self.dtype)
+        update: Product | None = None
+
+        def rows(start: int, stop: int) -> torch.Tensor:
+            nonlocal update
+            if update is None:
+                method = method_for(self.sums, self.rank, self.shape[1])
+                update = Product(self, method, self.prepared(down(0, self.rank), "down", step), up, start, step)
+            delta = update.rows(start, stop)
+            if self.rounding.product:
+                delta = delta.to(step)
+            if self.rounding.scale == "product":
+                delta = delta.mul_(self.scale)
+            if self.rounding.delta:
+                delta = delta.to(step)
+            return torch.add(weight(start, stop).float(), delta.float()).to(dtype)
+
+        return rows
+
+    def prepared(self, matrix: torch.Tensor, role: Literal["up", "down"], step: torch.dtype) -> torch.Tensor:
+        """One of the adapter's matrices as it goes into the product, in float32: rounded and scaled where the tool did."""
+        matrix = matrix.to(step) if self.rounding.adapter else matrix
+        return (matrix * self.scale if self.rounding.scale == role else matrix).float()
+
+
+class Product:
+    """The rows of ``up @ down`` as they are asked for, computed in blocks of 64 whose edges never move."""
+
+    def __init__(self, op: MergeLora, method: Method, down: torch.Tensor, up: Rows, start: int, step: torch.dtype) -> None:
+        import torch
+
+        self.op, self.method, self.down, self.up, self.step = op, method, down, up, step
+        self.next = start - start % 64
+        """First row of the next block."""
+        self.left = torch.empty(0, op.shape[1])
+        """Rows computed, not yet asked for: those just before ``next``."""
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """Rows ``[start, stop)``; float32, the caller's own."""
+        import torch
+
+        out = torch.empty(stop - start, self.op.shape[1])
+        have = self.next - len(self.left)
+        while start < stop:
+            if start < self.next:
+                taken = self.left[start - have : stop - have]
+                out[len(out) - (stop - start) :][: len(taken)] = taken
+                start += len(taken)
+                continue
+            whole = stop - self.next >= 64
+            target = out[len(out) - (stop - start) :][:64] if whole else torch.empty(64, self.op.shape[1])
+            count = self.block(target)
+            if whole:
+                start, have = self.next, self.next
+                self.left = target[:0]
+            else:
+                self.left, have = target[:count], self.next - count
+        return out
+
+    def block(self, out: torch.Tensor) -> int:
+        """Compute the next 64 rows into ``out``; how many of them there are."""
+        import torch
+
+        count = min(64, self.op.shape[0] - self.next)
+        up = self.up(self.next, self.next + count)
+        up = self.op.prepared(up, "up", self.step)
+        if count < 64:
+            up = torch.cat([up, torch.zeros(64 - count, self.op.rank)])
+        self.method.multiply(up, self.down, out)
+        self.next += count
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Transpose:
+    """A small matrix with rows and columns exchanged; held whole. Shapes: (n, m) -> (m, n). Bit-exact: values are moved.
+
+    Attributes:
+        rows: Of the matrix as it is.
+    """
+
+    rows: int
+
+    def infer(self, matrix: TensorSpec) -> TensorSpec:
+        """Dtype and shape of the other way round."""
+        if len(matrix.shape) != 2 or matrix.shape[0] != self.rows:
+            raise ValueError(f"{matrix} is no matrix of {self.rows} rows")
+        return TensorSpec(matrix.dtype, (matrix.shape[1], matrix.shape[0]))
+
+    def begin(self, matrix: Rows) -> Rows:
+        """One pass; the matrix is read with the first rows."""
+        whole: torch.Tensor | None = None
+
+        def rows(start: int, stop: int) -> torch.Tensor:
+            nonlocal whole
+            if whole is None:
+                whole = matrix(0, self.rows).t().contiguous()
+            return whole[start:stop]
+
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class DropLastAxis:
+    """The weight of a convolution over one place as the matrix it is. Shapes: (n, width, 1) -> (n, width). Bit-exact.
+
+    Attributes:
+        width: Columns of the matrix; its rows are as many rows of the tensor.
+    """
+
+    width: int
+
+    def infer(self, tensor: TensorSpec) -> TensorSpec:
+        """Dtype and shape without the last axis."""
+        if tensor.shape[1:] != (self.width, 1):
+            raise ValueError(f"{tensor} is no weight of a convolution over one place, {self.width} wide")
+        return TensorSpec(tensor.dtype, tensor.shape[:2])
+
+    def begin(self, tensor: Rows) -> Rows:
+        """One pass."""
+        return lambda start, stop: tensor(start * self.width, stop * self.width).view(stop - start, self.width)
