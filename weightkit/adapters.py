@@ -14,13 +14,14 @@ from weightkit.dtypes import FLOAT32, DType
 from weightkit.errors import PlanError
 from weightkit.families import llama
 from weightkit.flavour import values
-from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.ops.add import Cast
 from weightkit.ops.layout import JoinColumns, JoinRows, TakeColumns, TakeRows
 from weightkit.ops.lora import DEFAULT_ROUNDING, MergeLora, Rounding, Sums, Transpose, rounding_named
+from weightkit.plan import Plan
 from weightkit.spec import TensorSpec
 
-__all__ = ["Arithmetic", "Merged", "apply_adapters", "merged_already"]
+__all__ = ["Arithmetic", "Merged", "apply_adapters", "how_summed", "merged_already"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,3 +283,42 @@ def merged_already(tensors: Mapping[str, LazyTensor], adapters: Sequence[Adapter
             if here is not None and there is not None and here.any() and bool((here == there).all()):
                 return f"its {name} is that of {adapter.path}"
     return ""
+
+
+def how_summed(plan: Plan) -> str:
+    """How the products of a plan were computed on this machine, and what that cost; empty where there were none.
+
+    To be asked after the run, which has tried the ways by then.
+    """
+    from weightkit.compute import one_thread
+    from weightkit.ops.product import method_for
+
+    found: dict[tuple[Sums, int, int], None] = {}
+
+    def visit(tensor: LazyTensor) -> None:
+        if isinstance(tensor, Derived):
+            if isinstance(tensor.op, MergeLora):
+                found[tensor.op.sums, tensor.op.rank, tensor.op.shape[1]] = None
+            for one in tensor.inputs:
+                visit(one)
+
+    for file in plan.files:
+        for run in file.tensors:
+            for tensor in run:
+                visit(tensor)
+    times: dict[tuple[Sums, str], float] = {}
+    with one_thread():
+        for sums, rank, width in found:
+            method = method_for(sums, rank, width)
+            times[sums, method.name] = max(times.get((sums, method.name), 0.0), method.times)
+    return "; ".join(f"sums {sums}: {said(sums, name, cost)}" for (sums, name), cost in times.items())
+
+
+def said(sums: Sums, method: str, times: float) -> str:
+    """What a method is, for people."""
+    if sums == "blas":
+        return "as this machine's BLAS takes them; other machines may give other bits"
+    if method == "blas":
+        return "by the installed BLAS in blocks of 64 rows, whose bits were checked on these shapes"
+    way = "torch, term by term" if method == "addcmul" else "portable arithmetic"
+    return f"{way}, up to {times:.0f} times as long as this machine's BLAS, which has another order"

@@ -74,19 +74,22 @@ def plan(
 
 
 def check_base(base: Checkpoint, adapters: Sequence[Adapter], allow_tuned_base: bool) -> None:
-    """Refuse a base that is a diff, or has one of the adapters in it already.
+    """Refuse a base that is a diff, or has one of the adapters in it already, unless the user has said that it is right.
 
     Raises:
         PlanError: It is or has.
     """
+    if allow_tuned_base:
+        return
     found = flavour(base)
     if found and found.is_diff:
         raise PlanError(
             f"--base {base.path} is a diff, not a model: only {found.positive:.0%} of its norm weights are positive; recover "
-            "the model first, or do both at once with weightkit recover --raw BASE --diff DIFF --lora LORA"
+            "the model first, or do both at once with weightkit recover --raw BASE --diff DIFF --lora LORA (--allow-tuned-base "
+            "if it is a model)"
         )
     reason = merged_already(base.tensors, adapters)
-    if reason and not allow_tuned_base:
+    if reason:
         raise PlanError(
             f"--base {base.path} is merged already: {reason}; name the original, or say --allow-tuned-base if it is not so"
         )
@@ -178,7 +181,7 @@ def merge_lora(
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
-        allow_tuned_base: Whether a base that looks merged already may be used.
+        allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
         notify: Told what happens; see ``weightkit.events``.
 
     Returns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -152,10 +153,30 @@ def follow(layout: Layout, release: Mapping[str, LazyTensor]) -> tuple[Layout, t
             return None
     if any(len({tensor.spec.dtype for tensor in parts.values()}) > 1 for parts in placed.values()):
         return None
-    items = tuple(replace(item, spec=release[item.name].spec) for item in layout.items)
     tensors = tuple(tuple(parts[offset] for offset in sorted(parts)) for parts in placed.values())
-    runs = tuple(Run(TensorSpec(parts[0].spec.dtype, run.spec.shape)) for run, parts in zip(layout.runs, tensors, strict=True))
+    moved: dict[tuple[int, int], int] = {}  # a vocabulary that grew moves what lies behind it
+    for run, parts in placed.items():
+        starts = accumulate((parts[offset].spec.numel for offset in sorted(parts)), initial=0)
+        moved |= {(run, offset): start for offset, start in zip(sorted(parts), starts, strict=False)}
+    items = tuple(replace(item, spec=release[item.name].spec, offset=moved[item.run, item.offset]) for item in layout.items)
+    runs = tuple(
+        Run(parts[0].spec if len(parts) == 1 and run.spec.shape == layout_of[0].spec.shape else flat(parts))
+        for run, parts, layout_of in zip(layout.runs, tensors, in_runs(layout), strict=True)
+    )
     return Layout(items, runs), tensors
+
+
+def flat(parts: Sequence[LazyTensor]) -> TensorSpec:
+    """A run of several tensors one after another."""
+    return TensorSpec(parts[0].spec.dtype, (sum(part.spec.numel for part in parts),))
+
+
+def in_runs(layout: Layout) -> list[list[Item]]:
+    """The items of each run."""
+    found: list[list[Item]] = [[] for _ in layout.runs]
+    for item in layout.items:
+        found[item.run].append(item)
+    return found
 
 
 def together(

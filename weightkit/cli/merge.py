@@ -82,6 +82,7 @@ def command(
     if seek and not checksums:
         raise click.UsageError("--seek looks for a published digest: name a list with --checksums")
     from weightkit import merge
+    from weightkit.adapters import how_summed
 
     with progress(None, "seeking", quiet=quiet or not seek) as notify:
         planned = merge.prepare(
@@ -112,4 +113,14 @@ def command(
         overwrite=overwrite,
         verify_raw=base if verify_raw else None,
     )
-    finish("merge", done, out, clock, as_json=as_json, quiet=quiet, had_lists=bool(checksums), steps=True)
+    finish(
+        "merge",
+        done,
+        out,
+        clock,
+        as_json=as_json,
+        quiet=quiet,
+        had_lists=bool(checksums),
+        steps=True,
+        extra={"sums": how_summed(planned)},
+    )

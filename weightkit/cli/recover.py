@@ -65,6 +65,7 @@ def command(
     """
     clock = Clock()
     from weightkit import recover
+    from weightkit.adapters import how_summed
 
     rules, form = rules_from(options), form_from(options)
     planned = recover.prepare(
@@ -91,7 +92,17 @@ def command(
         overwrite=overwrite,
         verify_raw=raw if verify_raw else None,
     )
-    finish("recover", done, out, clock, as_json=as_json, quiet=quiet, had_lists=bool(checksums), steps=bool(lora))
+    finish(
+        "recover",
+        done,
+        out,
+        clock,
+        as_json=as_json,
+        quiet=quiet,
+        had_lists=bool(checksums),
+        steps=bool(lora),
+        extra={"sums": how_summed(planned)} if lora else None,
+    )
 
 
 def rules_from(options: dict[str, Any]) -> Any:

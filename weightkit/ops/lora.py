@@ -9,6 +9,7 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; peft names down ``lora_A`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from weightkit.ops.product import Method
 
 __all__ = [
+    "BLOCK_ROWS",
     "DEFAULT_ROUNDING",
     "ROUNDINGS",
     "SUMS",
@@ -36,6 +38,10 @@ __all__ = [
 Sums = Literal["fma", "mul-add", "blas"]
 SUMS: tuple[Sums, ...] = get_args(Sums)
 """Orders in which the sums of a product may be taken; see ``ops/product.py``."""
+
+BLOCK_ROWS = 64
+"""Rows of a block of the product. MKL's bits stay the same in blocks of a multiple of 64 rows; an odd tail or a single row
+would change them, so the last block is filled up with zeros. Source: peer-numerics, section 6 (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +141,8 @@ class MergeLora:
 
     @property
     def held_nbytes(self) -> int:
-        """Memory held during a pass: ``down`` and as much for a cast of it, a few blocks of 64 float32 rows."""
-        return FLOAT32.itemsize * self.shape[1] * (2 * self.rank + 4 * 64)
+        """Memory held during a pass: ``down`` and as much for a cast of it, a few float32 blocks."""
+        return FLOAT32.itemsize * self.shape[1] * (2 * self.rank + 4 * BLOCK_ROWS)
 
     def infer(self, weight: TensorSpec, down: TensorSpec, up: TensorSpec) -> TensorSpec:
         """Dtype and shape of the merged weight; ``ValueError`` where the three do not fit."""
@@ -158,19 +164,27 @@ class MergeLora:
         step, dtype = torch_dtype(self.step), torch_dtype(self.dtype)
         update: Product | None = None
 
+        wide = torch.empty(BLOCK_ROWS, self.shape[1])
+
         def rows(start: int, stop: int) -> torch.Tensor:
             nonlocal update
             if update is None:
                 method = method_for(self.sums, self.rank, self.shape[1])
                 update = Product(self, method, self.prepared(down(0, self.rank), "down", step), up, start, step)
-            delta = update.rows(start, stop)
-            if self.rounding.product:
-                delta = delta.to(step)
-            if self.rounding.scale == "product":
-                delta = delta.mul_(self.scale)
-            if self.rounding.delta:
-                delta = delta.to(step)
-            return torch.add(weight(start, stop).float(), delta.float()).to(dtype)
+            before = weight(start, stop)
+            after = torch.empty(before.shape, dtype=dtype)
+            done = 0
+            for delta in update.rows(start, stop):
+                if self.rounding.product:
+                    delta = delta.to(step)
+                if self.rounding.scale == "product":
+                    delta = delta.mul_(self.scale)
+                if self.rounding.delta:
+                    delta = delta.to(step)
+                count = len(delta)
+                after[done : done + count] = wide[:count].copy_(before[done : done + count]).add_(delta.float())
+                done += count
+            return after
 
         return rows
 
@@ -181,51 +195,38 @@ class MergeLora:
 
 
 class Product:
-    """The rows of ``up @ down`` as they are asked for, computed in blocks of 64 whose edges never move."""
+    """The rows of ``up @ down`` as they are asked for, computed in blocks of 64 whose edges never move.
+
+    Every pass holds one block, small enough for a processor's cache, and writes the next over it.
+    """
 
     def __init__(self, op: MergeLora, method: Method, down: torch.Tensor, up: Rows, start: int, step: torch.dtype) -> None:
         import torch
 
         self.op, self.method, self.down, self.up, self.step = op, method, down, up, step
-        self.next = start - start % 64
-        """First row of the next block."""
-        self.left = torch.empty(0, op.shape[1])
-        """Rows computed, not yet asked for: those just before ``next``."""
+        self.block = torch.empty(BLOCK_ROWS, op.shape[1])
+        self.first = start - start % BLOCK_ROWS - BLOCK_ROWS
+        """The row that the block begins with; that of the one before, until there is one."""
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Rows ``[start, stop)``; float32, the caller's own."""
-        import torch
-
-        out = torch.empty(stop - start, self.op.shape[1])
-        have = self.next - len(self.left)
+    def rows(self, start: int, stop: int) -> Iterator[torch.Tensor]:
+        """Rows ``[start, stop)``, a few at a time; float32, each the caller's own until it asks for the next."""
         while start < stop:
-            if start < self.next:
-                taken = self.left[start - have : stop - have]
-                out[len(out) - (stop - start) :][: len(taken)] = taken
-                start += len(taken)
-                continue
-            whole = stop - self.next >= 64
-            target = out[len(out) - (stop - start) :][:64] if whole else torch.empty(64, self.op.shape[1])
-            count = self.block(target)
-            if whole:
-                start, have = self.next, self.next
-                self.left = target[:0]
-            else:
-                self.left, have = target[:count], self.next - count
-        return out
+            if start >= self.first + BLOCK_ROWS:
+                self.compute()
+            end = min(stop, self.first + BLOCK_ROWS)
+            yield self.block[start - self.first : end - self.first]
+            start = end
 
-    def block(self, out: torch.Tensor) -> int:
-        """Compute the next 64 rows into ``out``; how many of them there are."""
+    def compute(self) -> None:
+        """Compute the next block; below the last row of the product it holds zeros."""
         import torch
 
-        count = min(64, self.op.shape[0] - self.next)
-        up = self.up(self.next, self.next + count)
-        up = self.op.prepared(up, "up", self.step)
-        if count < 64:
-            up = torch.cat([up, torch.zeros(64 - count, self.op.rank)])
-        self.method.multiply(up, self.down, out)
-        self.next += count
-        return count
+        self.first += BLOCK_ROWS
+        stop = min(self.first + BLOCK_ROWS, self.op.shape[0])
+        up = self.op.prepared(self.up(self.first, stop), "up", self.step)
+        if len(up) < BLOCK_ROWS:
+            up = torch.cat([up, torch.zeros(BLOCK_ROWS - len(up), self.op.rank)])
+        self.method.multiply(up, self.down, self.block)
 
 
 @dataclass(frozen=True, slots=True)

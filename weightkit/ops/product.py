@@ -25,13 +25,9 @@ from dataclasses import dataclass
 
 import torch
 
-from weightkit.ops.lora import Sums
+from weightkit.ops.lora import BLOCK_ROWS, Sums
 
-__all__ = ["BLOCK_ROWS", "Method", "exact_fma", "exact_mul_add", "method_for"]
-
-BLOCK_ROWS = 64
-"""Rows of a block. MKL's bits stay the same in blocks of a multiple of 64 rows; an odd tail or a single row would change
-them, so the last block is filled up with zeros. Source: peer-numerics, section 6 (measured)."""
+__all__ = ["Method", "exact_fma", "exact_mul_add", "method_for"]
 
 COLUMNS = 512
 """Columns that the portable ways take at a time: their scratch space then stays in a processor's cache."""
@@ -60,6 +56,11 @@ class Method:
     multiply: Multiply
     seconds: float
     blas_seconds: float
+
+    @property
+    def times(self) -> float:
+        """How many times as long as the installed BLAS it takes."""
+        return self.seconds / max(self.blas_seconds, 1e-9)
 
 
 def blas(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
