@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,30 @@ def test_the_plan_keeps_its_promise(tmp_path: Path) -> None:
     sparse_folder(tmp_path / "d", tensors, "float32", 0.001, files=4)
     words = ("recover", "--raw", "b", "--diff", "d", "--out", "o", "--format", "bin", "--jobs", "4", "--quiet")
     assert peak(tmp_path, *words, "--max-memory", "400MiB") <= 400 << 20
+
+
+def adapter(folder: Path, rank: int) -> Path:
+    """A LoRA of one layer of 7B's width, with 49953 rows of embedding and head whole, as Chinese-LLaMA-Alpaca's are."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes(1).items():
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        if name.endswith("proj.weight"):
+            found |= {f"{module}.lora_A.weight": (rank, shape[1]), f"{module}.lora_B.weight": (shape[0], rank)}
+        elif "norm" not in name:
+            found[f"{module}.weight"] = (49953, 4096)
+    sparse_folder(folder, found, "float32", 1.0)
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank, "lora_alpha": 2 * rank}))
+    return folder
+
+
+def test_a_merge_is_bounded(tmp_path: Path) -> None:
+    """True width, 49953 rows of float32 cast on the way, rank 128, two jobs; and again within what is allowed."""
+    sparse_folder(tmp_path / "b", shapes(1), "float16", 1.0, files=2)
+    adapter(tmp_path / "a", 128)
+    words = ("merge", "--base", "b", "--lora", "a", "--jobs", "2", "--quiet", "--format", "bin")
+    assert peak(tmp_path, *words, "--out", "o") < 0.45 * GIB
+    assert peak(tmp_path, *words, "--out", "p", "--max-memory", "400MiB") <= 400 << 20
 
 
 def test_make_diff_is_bounded_too(tmp_path: Path) -> None:

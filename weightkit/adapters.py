@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from weightkit import vocabulary
@@ -90,7 +90,11 @@ def apply_adapters(
         if known is not None:
             merged.tokenizer, merged.pad_token = adapter.folder, known.pad_number
     for name, tensor in merged.tensors.items():
-        if tensor.spec.dtype != steps[name]:
+        if tensor.spec.dtype == steps[name]:
+            continue
+        if isinstance(tensor, Derived) and isinstance(tensor.op, MergeLora):  # its sum is rounded at once
+            merged.tensors[name] = derive(replace(tensor.op, dtype=steps[name]), *tensor.inputs)
+        else:
             merged.tensors[name] = derive(Cast(steps[name]), tensor)
     return merged
 

@@ -7,7 +7,7 @@ profile with the arithmetic asked for, then every arithmetic; the first that giv
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, root_for
 from weightkit.digest import Digest, Hasher
 from weightkit.events import BytesWritten, Notify, ignore
 from weightkit.ops.lora import ROUNDINGS, SUMS
+from weightkit.output import identity
 from weightkit.plan import OutputFile, Plan, in_step
 
 __all__ = ["Candidate", "digests", "seek_digest"]
@@ -69,8 +70,9 @@ def seek_digest(plan: Plan, asked: Arithmetic, planned: Callable[[Arithmetic], P
                     note = f"--seek: {file.path} has the published digest with {candidate} (the {nth(tried, batch, candidate)})"
                     return adopt(planned(candidate.how), candidate.profile, note)
     note = (
-        f"--seek: none of {tried} ways ({len(ROUNDINGS)} roundings, {len(SUMS)} orders of sums, {len(PROFILES)} torch "
-        f"profiles) gives the published digest of {file.path}: the base, the adapters or the number of shards are others"
+        f"--seek: none of the {tried} ways that differ for these adapters ({len(ROUNDINGS)} roundings, {len(SUMS)} orders of "
+        f"sums, {len(PROFILES)} torch profiles) gives the published digest of {file.path}: the base, the adapters or the "
+        "number of shards are others"
     )
     return replace(plan, notes=(*plan.notes, note))
 
@@ -85,17 +87,16 @@ def stages(plan: Plan, path: str, asked: Arithmetic, planned: Callable[[Arithmet
     first = [asked]
     orders = [Arithmetic(asked.rounding, sums) for sums in SUMS if sums != asked.sums]
     rest = [Arithmetic(rounding, sums) for rounding in ROUNDINGS for sums in SUMS]
-    seen: dict[tuple[object, str], None] = {}
+    seen: set[Hashable] = set()
     for group in (first, orders, rest):
         found: list[Candidate] = []
         for how in group:
-            key = (ROUNDINGS[how.rounding], how.sums)
-            if key in seen:
-                continue
-            seen[key] = None
             own = plan if how == asked else planned(how)
             file = next(one for one in own.files if one.path == path)
-            found += variants(how, file)
+            key = tuple(identity(tensor) for run in file.tensors for tensor in run)
+            if key not in seen:  # many roundings come to the same for these adapters
+                found += variants(how, file)
+            seen.add(key)
         if found:
             yield found
 
