@@ -18,7 +18,7 @@ from weightkit.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.ops.add import Cast
 from weightkit.ops.layout import JoinColumns, JoinRows, TakeColumns, TakeRows
 from weightkit.ops.lora import DEFAULT_ROUNDING, MergeLora, Rounding, Sums, Transpose, rounding_named
-from weightkit.plan import Plan
+from weightkit.plan import OutputFile, Plan
 from weightkit.spec import TensorSpec
 
 __all__ = ["Arithmetic", "Merged", "apply_adapters", "how_summed", "merged_already"]
@@ -307,7 +307,7 @@ def how_summed(plan: Plan) -> str:
                 visit(one)
 
     for file in plan.files:
-        for run in file.tensors:
+        for run in file.tensors if isinstance(file, OutputFile) else ():
             for tensor in run:
                 visit(tensor)
     times: dict[tuple[Sums, str], float] = {}

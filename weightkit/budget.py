@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weightkit.errors import PlanError
-from weightkit.plan import OutputFile
+from weightkit.plan import OutputFile, StreamFile
 from weightkit.sizes import format_size
 
 __all__ = ["DEFAULT_MAX_MEMORY", "Budget", "fit"]
@@ -18,6 +18,9 @@ DEFAULT_MAX_MEMORY = 1 << 30
 
 PROCESS_BYTES = 300 << 20
 """Python, numpy and torch once imported, before any block; the largest seen of torch 2.1 to 2.13 on CPU."""
+
+PLAIN_PROCESS_BYTES = 64 << 20
+"""The same where no tensors are computed: without torch."""
 
 BLOCKS_IN_FLIGHT = 24
 """Blocks of one file that may exist at once: those queued for the hash and for the disk, and operands of the arithmetic,
@@ -42,7 +45,7 @@ class Budget:
     peak_bytes: int
 
 
-def fit(files: Sequence[OutputFile], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY) -> Budget:
+def fit(files: Sequence[OutputFile | StreamFile], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY) -> Budget:
     """The largest blocks and the most jobs that fit.
 
     Args:
@@ -54,20 +57,16 @@ def fit(files: Sequence[OutputFile], jobs: int, max_memory: int = DEFAULT_MAX_ME
         PlanError: Even one job with the smallest blocks takes more.
     """
     widest = max((file.widest_row_nbytes for file in files), default=0)
-    beside = 2 * max((header_nbytes(file) for file in files), default=0) + max((file.held_nbytes for file in files), default=0)
+    beside = 2 * max((file.header_nbytes for file in files), default=0) + max((file.held_nbytes for file in files), default=0)
+    process = PROCESS_BYTES if any(file.computes for file in files) else PLAIN_PROCESS_BYTES
     for count in range(max(1, min(jobs, len(files))), 0, -1):
         block = LARGEST_BLOCK
         while block >= SMALLEST_BLOCK:
-            peak = PROCESS_BYTES + count * (BLOCKS_IN_FLIGHT * max(block, widest) + beside)
+            peak = process + count * (BLOCKS_IN_FLIGHT * max(block, widest) + beside)
             if peak <= max_memory:
                 return Budget(count, block, peak)
             block //= 2
     raise PlanError(
         f"this takes {format_size(peak)} of memory, and --max-memory allows {format_size(max_memory)}; "
-        "torch alone takes most of it: allow more"
+        "the interpreter and torch take most of it: allow more"
     )
-
-
-def header_nbytes(file: OutputFile) -> int:
-    """Bytes of a file that are no tensor data: pickle, directory, header."""
-    return file.nbytes - sum(run.spec.nbytes for run in file.layout.runs)

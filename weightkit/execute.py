@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from weightkit import __version__, manifests
@@ -19,11 +19,12 @@ from weightkit.events import Notify, ignore
 from weightkit.executors.local import Receipt, Report, run
 from weightkit.lazy import LazyTensor, Stored
 from weightkit.manifests import Entry
-from weightkit.plan import Plan
+from weightkit.plan import OutputFile, Plan, StreamFile
 from weightkit.sinks import Sink
 from weightkit.sinks.directory import Directory
 from weightkit.sinks.gated import Gated
 from weightkit.sizes import format_size
+from weightkit.streams import Stream
 
 __all__ = ["SUMS", "SUMS_ONLY", "Disk", "Done", "carry_out", "check_out", "disk", "expecting", "fingerprint", "open_sink"]
 
@@ -87,7 +88,7 @@ def expecting(plan: Plan, lists: Sequence[tuple[Path, Sequence[Entry]]]) -> Plan
             notes.append(f"{path}: lists {', '.join(unwritten[:4])}{' ...' if len(unwritten) > 4 else ''}, not written here")
     return replace(
         plan,
-        files=tuple(replace(file, expect=tuple(wanted.get(file.path, ()))) for file in plan.files),
+        files=tuple(replace(file, expect=(*file.expect, *wanted.get(file.path, ()))) for file in plan.files),
         small=tuple(replace(file, expect=tuple(wanted.get(file.path, ()))) for file in plan.small),
         notes=tuple(notes),
     )
@@ -136,10 +137,25 @@ def fingerprint(plan: Plan) -> str:
             return f"{tensor.name} {source.path.resolve()} {state.st_size} {state.st_mtime_ns}"
         return f"{tensor.op}({', '.join(describe(one) for one in tensor.inputs)})"
 
+    def describe_stream(stream: Stream) -> str:
+        inner = (getattr(stream, one.name) for one in fields(stream))  # type: ignore[arg-type]
+        parts = (
+            describe_file(one) if isinstance(one, OutputFile) else describe_stream(one) if hasattr(one, "chunks") else repr(one)
+            for one in inner
+        )
+        return f"{type(stream).__name__}({', '.join(parts)})"
+
+    def describe_file(file: OutputFile) -> str:
+        tensors = "".join(describe(tensor) + "\n" for run_ in file.tensors for tensor in run_)
+        return f"{file.path} {file.encoding} {file.layout}\n{tensors}"
+
     for file in plan.files:
-        digest.update(f"{file.path} {file.encoding} {file.layout}\n".encode("utf-8", "surrogatepass"))
-        for run_ in file.tensors:
-            digest.update("".join(describe(tensor) + "\n" for tensor in run_).encode("utf-8", "surrogatepass"))
+        if isinstance(file, StreamFile):
+            states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in file.stream.files]
+            text = f"{file.path} {describe_stream(file.stream)} {states}\n"
+        else:
+            text = describe_file(file)
+        digest.update(text.encode("utf-8", "surrogatepass"))
     for small in plan.small:
         digest.update(small.path.encode("utf-8", "surrogatepass") + small.content)
     return digest.hexdigest()
@@ -223,6 +239,11 @@ def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch
     file = next((file for file in plan.files if file.path == error.path), None)
     if others:
         reason = f"that is the digest of {others[0]}: the list has names mixed up"
+    elif isinstance(file, StreamFile):
+        reason = (
+            "the likely reasons: the key or the base is not, byte for byte, the one that the publisher used; or the payload is "
+            "damaged, and must be downloaded again"
+        )
     elif file is None:
         reason = (
             "small files often differ in nothing but the version of transformers in them; compare it with the published one"
@@ -231,7 +252,7 @@ def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch
         causes = ["the base is another conversion of the original than the one used then"]
         if any("inv_freq" in note and "computed" in note for note in plan.notes):
             causes.insert(0, "inv_freq, which the base lacks, had other bits (--inv-freq)")
-        if isinstance(file.encoding, TorchZip):
+        if isinstance(file, OutputFile) and isinstance(file.encoding, TorchZip):
             written = file.encoding.profile.removeprefix("zip-")
             causes.insert(0, f"it was written by another torch than {written} (--torch-compat)")
         reason = "the likely reasons: " + "; or ".join(causes)

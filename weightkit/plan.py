@@ -10,13 +10,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
+from typing import ClassVar
 
 from weightkit.buffers import Buffer
 from weightkit.containers.layout import Encoding, Layout
 from weightkit.digest import Digest
 from weightkit.lazy import Derived, LazyTensor, Stored
+from weightkit.streams import Stream
 
-__all__ = ["OutputFile", "Plan", "SmallFile", "Twin", "in_step"]
+__all__ = ["OutputFile", "Plan", "Planned", "SmallFile", "StreamFile", "Twin", "in_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class OutputFile:
     tensors: tuple[tuple[LazyTensor, ...], ...]
     expect: tuple[Digest, ...] = ()
     twin: Twin | None = None
+    exact: ClassVar[bool] = True
+    computes: ClassVar[bool] = True
 
     @property
     def nbytes(self) -> int:
@@ -59,6 +64,11 @@ class OutputFile:
     def widest_row_nbytes(self) -> int:
         """Bytes in the widest row of any tensor: a block can be no smaller."""
         return max((tensor.spec.row_nbytes for run in self.tensors for tensor in run if tensor.spec.numel), default=0)
+
+    @property
+    def header_nbytes(self) -> int:
+        """Bytes that are no tensor data: pickle, directory, header."""
+        return self.nbytes - sum(run.spec.nbytes for run in self.layout.runs)
 
     @property
     def held_nbytes(self) -> int:
@@ -150,6 +160,99 @@ def held_nbytes(tensor: LazyTensor) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """The bytes of a file of tensors, computed as they are asked for: a base converted on the way."""
+
+    file: OutputFile
+    exact: ClassVar[bool] = True
+    computes: ClassVar[bool] = True
+
+    @property
+    def nbytes(self) -> int:
+        """The file's."""
+        return self.file.nbytes
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that its tensors lie in."""
+        found: dict[Path, None] = {}
+
+        def visit(tensor: LazyTensor) -> None:
+            if not isinstance(tensor, Stored):
+                for one in tensor.inputs:
+                    visit(one)
+            elif tensor.source.path.is_file():
+                found[tensor.source.path] = None
+
+        for run in self.file.tensors:
+            for tensor in run:
+                visit(tensor)
+        return tuple(found)
+
+    @property
+    def read_nbytes(self) -> int:
+        """Those of the tensors."""
+        return self.file.read_nbytes()
+
+    @property
+    def held_nbytes(self) -> int:
+        """The file's own, and blocks of its widest tensor."""
+        return self.file.held_nbytes + 8 * self.file.widest_row_nbytes + 2 * self.file.header_nbytes
+
+    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+        """The file's."""
+        for (chunk,) in self.file.chunks(block_bytes):
+            yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFile:
+    """A file of bytes that are no tensors to us: decoded, encoded, copied.
+
+    Attributes:
+        path: Its name in the output folder; may lie in a folder there.
+        stream: Its bytes.
+        expect: Digests it must have.
+    """
+
+    path: str
+    stream: Stream
+    expect: tuple[Digest, ...] = ()
+    twin: ClassVar[None] = None
+    widest_row_nbytes: ClassVar[int] = 0
+    header_nbytes: ClassVar[int] = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Its size; about, where the stream does not know it."""
+        return self.stream.nbytes
+
+    @property
+    def exact(self) -> bool:
+        """Whether the size is known to the byte."""
+        return self.stream.exact
+
+    @property
+    def computes(self) -> bool:
+        """Whether tensors are computed on the way, so that torch is needed."""
+        return self.stream.computes
+
+    @property
+    def held_nbytes(self) -> int:
+        """Memory held beside the blocks."""
+        return self.stream.held_nbytes
+
+    def read_nbytes(self) -> int:
+        """Bytes that will be read from inputs."""
+        return self.stream.read_nbytes
+
+    def chunks(self, block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back."""
+        for chunk in self.stream.chunks(block_bytes):
+            yield (chunk,)
+
+
+@dataclass(frozen=True, slots=True)
 class SmallFile:
     """A file whose bytes are known already: an index, a config, a tokenizer.
 
@@ -176,19 +279,19 @@ class Plan:
     Attributes:
         job: What it does, as ``recover``.
         steps: What is done to the tensors, one line each, for people.
-        files: Files of tensors, in the order of their names.
+        files: Files of tensors or of streams, in the order of their names.
         small: Small files, written after them.
         notes: What the user should know before the run, one line each.
     """
 
     job: str
     steps: tuple[str, ...]
-    files: tuple[OutputFile, ...]
+    files: tuple[OutputFile | StreamFile, ...]
     small: tuple[SmallFile, ...]
     notes: tuple[str, ...] = ()
 
     @property
-    def everything(self) -> tuple[OutputFile | SmallFile, ...]:
+    def everything(self) -> tuple[OutputFile | StreamFile | SmallFile, ...]:
         """All files, in the order in which they are written."""
         return *self.files, *self.small
 

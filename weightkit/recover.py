@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from weightkit import manifests
+from weightkit import manifests, xor
 from weightkit.adapters import Arithmetic, apply_adapters
 from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
@@ -150,6 +150,7 @@ def prepare(
     diff: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    key: str | os.PathLike[str] | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     converter: str = DEFAULT_CONVERTER,
     how: Arithmetic | None = None,
@@ -158,13 +159,32 @@ def prepare(
     checksums: Sequence[str | os.PathLike[str]] = (),
     allow_tuned_base: bool = False,
 ) -> Plan:
-    """Open the inputs, check what they are, and plan; touches nothing.
+    """Open the inputs, tell what kind of diff it is, check that they fit, and plan; touches nothing.
 
     Raises:
         PlanError: They do not fit together, or the output cannot go where it should.
         FormatError: One of them is damaged.
     """
     check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff)), *(("--lora", Path(one)) for one in lora)])
+    if xor.kind_of(Path(diff)) is not None:
+        form = form or Form()
+        if lora or rules not in (None, Rules()) or replace(form, max_shard_bytes=None) != Form():
+            raise PlanError(
+                f"--diff {diff} is an XOR payload: its files come out as they were published, so nothing is cast, cut or "
+                "merged on the way; leave those options out, and merge or convert the result"
+            )
+        return xor.prepare_decode(
+            diff,
+            key if key is not None else raw,
+            out,
+            converter=converter,
+            max_shard_bytes=form.max_shard_bytes,
+            checksums=checksums,
+            role="--diff",
+            key_role="--raw" if key is None else "--key",
+        )
+    if key is not None:
+        raise PlanError(f"--diff {diff} is no XOR payload, and --key is for those alone; leave it out")
     base = open_checkpoint(Path(raw), "--raw", converter_for(converter))
     change = open_checkpoint(Path(diff), "--diff")
     planned = plan(base, change, rules, form, [open_adapter(Path(one), "--lora") for one in lora], how)
@@ -183,6 +203,7 @@ def recover(
     diff: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    key: str | os.PathLike[str] | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
     converter: str = DEFAULT_CONVERTER,
     how: Arithmetic | None = None,
@@ -196,15 +217,16 @@ def recover(
     allow_tuned_base: bool = False,
     notify: Notify = ignore,
 ) -> Done:
-    """Rebuild a released checkpoint from a base and an additive diff.
+    """Rebuild a released checkpoint from a base and a diff: additive, or a byte XOR; which, is told from its bytes.
 
-    Bit-exact: one addition an element in the diff's dtype (or ``rules.dtype``), the same on every machine; the files are
-    those of the torch version that wrote the diff (or ``form.torch_compat``).
+    Bit-exact: an XOR is; else one addition an element in the diff's dtype (or ``rules.dtype``), the same on every machine,
+    and files as the torch version that wrote the diff writes them (or ``form.torch_compat``).
 
     Args:
         raw: The base: a folder in transformers' layout, or in Meta's, which is converted on the way.
-        diff: The diff: a transformers folder.
+        diff: The diff: a transformers folder, ``.enc`` files, or files XORed with the base's (see ``weightkit.xor``).
         out: The folder to write; made if it is not there.
+        key: For ``.enc`` payloads, the key file; None for ``consolidated.00.pth`` of the base.
         lora: Folders of LoRA adapters to be merged into the sum, in this order.
         converter: Whose conversion a base in Meta's layout stands for; see ``weightkit.families.converters``.
         how: How the adapters are added.
@@ -229,6 +251,7 @@ def recover(
         raw,
         diff,
         out,
+        key=key,
         lora=lora,
         converter=converter,
         how=how,

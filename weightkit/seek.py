@@ -92,13 +92,18 @@ def stages(plan: Plan, path: str, asked: Arithmetic, planned: Callable[[Arithmet
         found: list[Candidate] = []
         for how in group:
             own = plan if how == asked else planned(how)
-            file = next(one for one in own.files if one.path == path)
+            file = next(one for one in tensor_files(own) if one.path == path)
             key = tuple(identity(tensor) for run in file.tensors for tensor in run)
             if key not in seen:  # many roundings come to the same for these adapters
                 found += variants(how, file)
             seen.add(key)
         if found:
             yield found
+
+
+def tensor_files(plan: Plan) -> list[OutputFile]:
+    """The files of tensors of a plan; a merge has no others."""
+    return [file for file in plan.files if isinstance(file, OutputFile)]
 
 
 def variants(how: Arithmetic, file: OutputFile) -> list[Candidate]:
@@ -118,7 +123,7 @@ def reprofiled(file: OutputFile, profile: str) -> OutputFile:
 
 def adopt(plan: Plan, profile: str, note: str) -> Plan:
     """A plan all of whose files are written in one profile."""
-    files = tuple(reprofiled(file, profile) for file in plan.files) if profile else plan.files
+    files = tuple(reprofiled(file, profile) for file in tensor_files(plan)) if profile else plan.files
     return replace(plan, files=files, notes=(*plan.notes, note))
 
 

@@ -20,6 +20,7 @@ __all__ = ["main"]
 COMMANDS = {
     "recover": "Rebuild a release from a base and a diff.",
     "merge": "Merge LoRA adapters into a base.",
+    "xor": "Decode and encode byte XOR releases.",
     "make-diff": "Make a diff from a base and a tuned model.",
     "convert": "Write a checkpoint in another layout.",
     "tokenizer": "Merge sentencepiece vocabularies.",

@@ -120,7 +120,6 @@ def command(
         clock,
         as_json=as_json,
         quiet=quiet,
-        had_lists=bool(checksums),
         steps=True,
         extra={"sums": how_summed(planned)},
     )

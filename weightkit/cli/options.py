@@ -28,9 +28,11 @@ __all__ = [
     "lora_option",
     "output_options",
     "path_option",
+    "run_options",
     "shown",
     "talk_options",
     "tensor_options",
+    "together",
     "verify_raw_option",
 ]
 
@@ -184,16 +186,20 @@ def arithmetic_from(options: dict[str, Any]) -> Any:
     return Arithmetic(options["rounding"], options["sums"])
 
 
-output_options = together(
-    click.option("--format", type=click.Choice(["bin", "safetensors"]), help="Container to write."),
-    click.option("--torch-compat", metavar="VERSION", help="Write .bin files as this torch does, e.g. 1.13."),
-    click.option("--max-shard-size", callback=as_size, metavar="SIZE", help="Cut anew into shards of at most this, as 10GB."),
+run_options = together(
     click.option("--max-memory", callback=as_size, metavar="SIZE", default="1GiB", show_default=True, help="Memory allowed."),
     click.option(
         "--jobs", type=click.IntRange(1), default=default_jobs, help="Files at a time.  [default: processors, up to 4]"
     ),
     click.option("--dry-run", is_flag=True, help="Print the plan, with exact sizes, and stop."),
     click.option("--overwrite", is_flag=True, help="Replace files of the same names, each once its successor is whole."),
+)
+
+output_options = together(
+    click.option("--format", type=click.Choice(["bin", "safetensors"]), help="Container to write."),
+    click.option("--torch-compat", metavar="VERSION", help="Write .bin files as this torch does, e.g. 1.13."),
+    click.option("--max-shard-size", callback=as_size, metavar="SIZE", help="Cut anew into shards of at most this, as 10GB."),
+    run_options,
 )
 
 

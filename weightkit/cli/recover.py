@@ -25,7 +25,8 @@ from weightkit.dtypes import DType
 
 @click.command("recover")
 @path_option("--raw", "The base: the original weights, Meta's or converted.", required=True, metavar="BASE")
-@path_option("--diff", "The published diff, a transformers folder.", required=True, metavar="DIFF")
+@path_option("--diff", "The published diff: a transformers folder, or an XOR payload.", required=True, metavar="DIFF")
+@path_option("--key", "For .enc files: the key file.  [default: BASE/consolidated.00.pth]", metavar="FILE")
 @lora_option(required=False)
 @path_option("--out", "The folder to write.", required=True)
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
@@ -44,6 +45,7 @@ from weightkit.dtypes import DType
 def command(
     raw: Path,
     diff: Path,
+    key: Path | None,
     lora: tuple[Path, ...],
     out: Path,
     checksums: tuple[Path, ...],
@@ -60,8 +62,10 @@ def command(
 ) -> None:
     """Rebuild a released checkpoint from BASE and DIFF, byte for byte.
 
-    DIFF is an additive diff as Stanford Alpaca, KnowLM/ZhiXi and Vicuna published them. OUT gets the same files as DIFF,
-    with base + diff in them, and SHA256SUMS.
+    DIFF is an additive diff, as of Stanford Alpaca, KnowLM/ZhiXi and Vicuna: OUT gets the same files, with base + diff in
+    them; LoRAs are merged into the sum in the same pass, in the order given. Or it is a byte XOR: .enc files (point-alpaca,
+    BELLE), or files XORed with those of BASE (Open-Assistant, Pygmalion). Which it is, is told from its bytes. SHA256SUMS of
+    all that was written goes along.
     """
     clock = Clock()
     from weightkit import recover
@@ -72,6 +76,7 @@ def command(
         raw,
         diff,
         out,
+        key=key,
         lora=lora,
         converter=converter,
         how=arithmetic_from(options),
@@ -99,7 +104,6 @@ def command(
         clock,
         as_json=as_json,
         quiet=quiet,
-        had_lists=bool(checksums),
         steps=bool(lora),
         extra={"sums": how_summed(planned)} if lora else None,
     )

@@ -35,7 +35,13 @@ __all__ = [
     "receipts_json",
 ]
 
-DONE = {"recover": "recovered", "merge": "merged", "convert": "converted"}
+DONE = {
+    "recover": "recovered",
+    "merge": "merged",
+    "convert": "converted",
+    "xor decode": "decoded",
+    "xor encode": "encoded",
+}
 """Command -> what the first line of its summary says."""
 
 
@@ -115,7 +121,6 @@ def finish(
     *,
     as_json: bool,
     quiet: bool,
-    had_lists: bool = False,
     steps: bool = False,
     extra: dict[str, Any] | None = None,
     next_step: str | None = None,
@@ -129,7 +134,6 @@ def finish(
         clock: Started with the command.
         as_json: Whether to print one JSON object.
         quiet: Whether to print nothing but complaints.
-        had_lists: Whether published digests were given.
         steps: Whether the summary says what was done to the tensors.
         extra: Further facts: keys of the JSON object; their values are lines of the summary.
         next_step: A command to go on with, where nothing was to be proved.
@@ -147,7 +151,7 @@ def finish(
         if next_step is not None and done.ok:
             click.echo(f"next: {next_step}")
         elif next_step is None:
-            print_verdict(done, out, had_lists)
+            print_verdict(done, out)
     print_mismatches(done.report.mismatches)
     if not done.ok:
         sys.exit(MISMATCH)
@@ -168,11 +172,11 @@ def print_receipts(done: Done, verb: str, out: Path, seconds: float) -> None:
             click.echo(f"  {one.sha256}  {one.path}")
 
 
-def print_verdict(done: Done, out: Path, had_lists: bool) -> None:
+def print_verdict(done: Done, out: Path) -> None:
     """Whether what was written is proved, and what to do next."""
     weights = {file.path for file in done.plan.files}
     checked = sum(len(file.expect) for file in done.plan.everything)
-    if had_lists and done.ok:
+    if checked and done.ok:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
         click.echo(f"next: load {out} with transformers, or check it any time with {command_line('weightkit', 'verify', out)}")
     elif done.ok:

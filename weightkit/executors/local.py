@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -19,7 +19,7 @@ from weightkit.buffers import Buffer
 from weightkit.digest import Digest, Hasher
 from weightkit.errors import DigestMismatch, WeightkitError
 from weightkit.events import BytesWritten, Event, FileFinished, FileKept, Notify, ignore
-from weightkit.plan import OutputFile, Plan, SmallFile
+from weightkit.plan import OutputFile, Plan, SmallFile, StreamFile
 from weightkit.sinks import Sink
 
 __all__ = ["Receipt", "Report", "run", "write_file"]
@@ -103,7 +103,7 @@ def relay(work: Callable[[Buffer], object]) -> Iterator[Callable[[Buffer], None]
         raise failure[0]
 
 
-def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_bytes: int) -> Receipt:
+def write_file(file: OutputFile | StreamFile, sink: Sink, notify: Notify = ignore, *, block_bytes: int) -> Receipt:
     """Compute, hash, write and check one file; the unit of work of every executor.
 
     Raises:
@@ -111,7 +111,7 @@ def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_b
         FormatError: An input is damaged.
     """
     algorithms = {DIGEST, *(digest.algorithm for digest in file.expect)}
-    kept = sink.finished(file.path, file.nbytes)
+    kept = sink.finished(file.path, file.nbytes if file.exact else None)
     if kept and set(kept) >= algorithms and file.twin is None:
         check(file, kept)
         log.info("%s: whole from an earlier run, kept", file.path)
@@ -127,7 +127,7 @@ def write_file(file: OutputFile, sink: Sink, notify: Notify = ignore, *, block_b
                 for other in beside:
                     hash_twin(other)
                 notify(BytesWritten(file.path, len(chunk)))
-        if hasher.nbytes != file.nbytes:
+        if file.exact and hasher.nbytes != file.nbytes:
             raise WeightkitError(
                 f"{file.path}: {hasher.nbytes} bytes came out, {file.nbytes} were planned: a fault of weightkit"
             )
@@ -157,7 +157,7 @@ def write_small(file: SmallFile, sink: Sink, notify: Notify) -> Receipt:
     return Receipt(file.path, file.nbytes, digests, bool(file.expect))
 
 
-def check(file: OutputFile | SmallFile, digests: dict[str, Digest]) -> None:
+def check(file: OutputFile | StreamFile | SmallFile, digests: dict[str, Digest]) -> None:
     """Compare with what was published.
 
     Raises:
@@ -175,8 +175,6 @@ def run(plan: Plan, sink: Sink, budget: Budget, notify: Notify = ignore) -> Repo
     A mismatch does not stop the other files. ``sink`` is left open, so that the caller may add to it (a list of
     digests) before closing it.
     """
-    from weightkit.compute import one_thread
-
     mismatches: list[DigestMismatch] = []
     stop = threading.Event()
 
@@ -185,14 +183,14 @@ def run(plan: Plan, sink: Sink, budget: Budget, notify: Notify = ignore) -> Repo
             raise Stopped
         notify(event)
 
-    def attempt(file: OutputFile) -> Receipt | None:
+    def attempt(file: OutputFile | StreamFile) -> Receipt | None:
         try:
             return write_file(file, sink, watched, block_bytes=budget.block_bytes)
         except DigestMismatch as error:
             mismatches.append(error)
             return None
 
-    with one_thread(), ThreadPoolExecutor(budget.jobs) as pool:
+    with single_threaded(plan), ThreadPoolExecutor(budget.jobs) as pool:
         try:
             futures = [pool.submit(attempt, file) for file in plan.files]
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -210,6 +208,15 @@ def run(plan: Plan, sink: Sink, budget: Budget, notify: Notify = ignore) -> Repo
         except DigestMismatch as error:
             mismatches.append(error)
     return Report(tuple(receipts), tuple(sorted(mismatches, key=lambda error: error.path)))
+
+
+def single_threaded(plan: Plan) -> AbstractContextManager[None]:
+    """torch held to the calling threads; nothing where it is not needed, and so not imported."""
+    if not any(file.computes for file in plan.files):
+        return nullcontext()
+    from weightkit.compute import one_thread
+
+    return one_thread()
 
 
 class Stopped(Exception):

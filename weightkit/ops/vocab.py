@@ -7,14 +7,14 @@ of zeros); peer-numerics, section 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from weightkit.compute import torch_dtype
 from weightkit.dtypes import DType
 from weightkit.lazy import Rows
 from weightkit.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Fill", "GrowRows"]
 
@@ -33,6 +33,8 @@ class RunningMean:
     """
 
     def __init__(self, rows: int, width: int) -> None:
+        import torch
+
         self.rows = rows
         self.step = 1 << max(4, (rows - 1).bit_length() // 4)
         self.levels = [torch.zeros(width) for _ in range(4)]
@@ -41,6 +43,8 @@ class RunningMean:
 
     def update(self, block: torch.Tensor) -> None:
         """Take in more rows, in order; float32, (any, width)."""
+        import torch
+
         block = torch.cat([self.pending, block]) if len(self.pending) else block
         whole = len(block) // self.step
         grouped = block[: whole * self.step].view(whole, self.step, block.shape[1])
@@ -64,6 +68,8 @@ class RunningMean:
 
     def value(self) -> torch.Tensor:
         """The mean; (width,)."""
+        import torch
+
         total = torch.zeros_like(self.levels[0])
         for row in self.pending:
             total += row
@@ -101,6 +107,10 @@ class GrowRows:
 
     def begin(self, tensor: Rows) -> Rows:
         """One pass over the tensor; the mean is gathered from the rows as they go by."""
+        import torch
+
+        from weightkit.compute import torch_dtype
+
         dtype = torch_dtype(self.dtype)
         mean: RunningMean | None = None
         width = 0

@@ -24,7 +24,7 @@ class Writer(Protocol):
 class Sink(Protocol):
     """Where the files of one run go."""
 
-    def finished(self, path: str, nbytes: int) -> dict[str, Digest] | None:
+    def finished(self, path: str, nbytes: int | None) -> dict[str, Digest] | None:
         """Digests of a file that an earlier, interrupted run of the same plan has published, if it still holds."""
 
     def create(self, path: str) -> AbstractContextManager[Writer]:

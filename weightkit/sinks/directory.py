@@ -145,11 +145,11 @@ class Directory:
                     "place; move it away, or name another --out"
                 )
 
-    def finished(self, path: str, nbytes: int) -> dict[str, Digest] | None:
+    def finished(self, path: str, nbytes: int | None) -> dict[str, Digest] | None:
         """Digests of a file that an interrupted run published, read again and found to hold."""
         digests = self.recorded.get(path)
         file = self.root / path
-        if not digests or not file.is_file() or file.stat().st_size != nbytes:
+        if not digests or not file.is_file() or nbytes not in (None, file.stat().st_size):
             return None
         return digests if hash_file(file, digests) == digests else None
 
@@ -160,6 +160,7 @@ class Directory:
         partial = final.with_name(partial_name(final.name))
         try:
             self.begin()
+            final.parent.mkdir(parents=True, exist_ok=True)
             partial.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with os.fdopen(os.open(partial, flags, 0o666), "wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:

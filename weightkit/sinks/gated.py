@@ -32,7 +32,7 @@ class Gated:
     def __init__(self, sink: Sink, gate: Callable[[], None]) -> None:
         self.sink, self.gate = sink, gate
 
-    def finished(self, path: str, nbytes: int) -> dict[str, Digest] | None:
+    def finished(self, path: str, nbytes: int | None) -> dict[str, Digest] | None:
         """As the other sink says."""
         return self.sink.finished(path, nbytes)
 

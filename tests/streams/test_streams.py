@@ -1,0 +1,169 @@
+"""XOR and gzip as laws: the published rule written out byte by byte, any relation of lengths, any block size."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weightkit.buffers import Buffer
+from weightkit.errors import FormatError
+from weightkit.streams import FileBytes, Headed, Known, Reader, whole
+from weightkit.streams.gzip import Gunzip, Gzip
+from weightkit.streams.xor import CHUNK, Padded, Wrapped, xor
+
+
+def joined(chunks: Iterator[Buffer]) -> bytes:
+    found = [bytes(chunk) for chunk in chunks]
+    assert all(found), "no chunk is empty"
+    return b"".join(found)
+
+
+def drawn(nbytes: int, seed: int) -> bytes:
+    return np.random.default_rng(seed).bytes(nbytes)
+
+
+def by_the_rule(payload: bytes, key: bytes) -> bytes:
+    """``X[j*C + i] = P[j*C + i] xor K_m[i mod len(K_m)]``, m = j mod n, as peers-measured has it."""
+    pieces = [np.frombuffer(key[at : at + CHUNK], np.uint8) for at in range(0, len(key), CHUNK)]
+    result = b""
+    for j in range(-(-len(payload) // CHUNK)):
+        data = np.frombuffer(payload[j * CHUNK : (j + 1) * CHUNK], np.uint8)
+        piece = pieces[j % len(pieces)]
+        result += (data ^ piece[np.arange(len(data)) % len(piece)]).tobytes()
+    return result
+
+
+MIB = 1 << 20
+LENGTHS = [
+    (0, 5),
+    (1, 1),
+    (100, 7),
+    (100, 99),
+    (100, 100),
+    (100, 101),
+    (CHUNK - 1, CHUNK),
+    (CHUNK, CHUNK - 1),
+    (CHUNK, CHUNK),
+    (CHUNK + 1, CHUNK),
+    (CHUNK + 1, CHUNK + 1),
+    (CHUNK, CHUNK + 1),
+    (2 * CHUNK + 5, 3),
+    (2 * CHUNK + 5, CHUNK - 1),
+    (3 * CHUNK + 77, CHUNK + 13),
+    (3 * CHUNK + 77, 2 * CHUNK),
+    (35 * MIB, 13 * MIB + 1),
+    (35 * MIB, 31 * MIB),
+]
+
+
+@pytest.mark.parametrize(("payload", "key"), LENGTHS)
+def test_the_key_starts_again_as_published(tmp_path: Path, payload: int, key: int) -> None:
+    (tmp_path / "p").write_bytes(drawn(payload, 1))
+    (tmp_path / "k").write_bytes(drawn(key, 2))
+    stream = Wrapped(whole(tmp_path / "p"), whole(tmp_path / "k"))
+    wanted = by_the_rule(drawn(payload, 1), drawn(key, 2))
+    assert stream.nbytes == payload
+    for block in (1 << 20, 999_983):
+        assert joined(stream.chunks(block)) == wanted
+
+
+def test_plain_repetition_would_be_wrong(tmp_path: Path) -> None:
+    payload, key = bytes(CHUNK + 100), drawn(1000, 2)
+    (tmp_path / "p").write_bytes(payload)
+    (tmp_path / "k").write_bytes(key)
+    found = joined(Wrapped(whole(tmp_path / "p"), whole(tmp_path / "k")).chunks(1 << 20))
+    naive = (key * (len(payload) // len(key) + 1))[: len(payload)]
+    assert found[:CHUNK] == naive[:CHUNK]
+    assert found != naive
+
+
+def test_an_empty_key_is_none(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"x")
+    (tmp_path / "k").write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty, and no key"):
+        Wrapped(whole(tmp_path / "p"), whole(tmp_path / "k"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=300), st.binary(max_size=300), st.integers(1, 64), st.integers(1, 64))
+def test_a_short_key_is_padded_and_a_long_one_cut(payload: bytes, key: bytes, block: int, other: int) -> None:
+    wanted = bytes(p ^ k for p, k in zip(payload, key.ljust(len(payload), b"\0"), strict=False))
+    stream = Padded(Known(payload), Known(key))
+    assert joined(stream.chunks(block)) == wanted
+    assert joined(Padded(stream, Known(key)).chunks(other)) == payload
+
+
+def test_xor_works_in_place_only_where_it_may() -> None:
+    mine, fixed = bytearray(b"\1\2\3"), b"\1\2\3"
+    assert xor(mine, b"\1\1") is mine
+    assert bytes(xor(fixed, b"\1\1")) == b"\0\3\3" == bytes(mine)
+    assert fixed == b"\1\2\3"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.lists(st.integers(1, 20), max_size=20))
+def test_a_reader_takes_any_number(chunks: list[bytes], sizes: list[int]) -> None:
+    reader, file = Reader(iter(chunks)), io.BytesIO(b"".join(chunks))
+    for size in sizes:
+        assert bytes(reader.read(size)) == file.read(size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(max_size=2000), min_size=1, max_size=4), st.integers(1, 5000), st.integers(0, 600))
+def test_gzip_of_several_members(members: list[bytes], block: int, fill: int) -> None:
+    packed = b"".join(gzip.compress(one) for one in members) + bytes(fill)
+    path = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")
+    file = path / "weightkit-test-gzip"
+    file.write_bytes(packed)
+    try:
+        assert joined(Gunzip(FileBytes(file, 0, len(packed)), 0).chunks(block)) == b"".join(members)
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
+def test_gzip_there_and_back(tmp_path: Path, size: int) -> None:
+    content = drawn(size // 2, 3) + bytes(size - size // 2)
+    packed = joined(Gzip(Known(content)).chunks(1 << 16))
+    assert gzip.decompress(packed) == content
+    assert packed[4:8] == bytes(4)  # no time
+    (tmp_path / "g").write_bytes(packed)
+    assert joined(Gunzip(whole(tmp_path / "g"), size).chunks(1 << 16)) == content
+
+
+@pytest.mark.parametrize("way", ["cut", "flipped", "length", "no gzip"])
+def test_damaged_gzip_is_said_to_be(tmp_path: Path, way: str) -> None:
+    packed = bytearray(gzip.compress(drawn(50_000, 3)))
+    if way == "cut":
+        del packed[-100:]
+    elif way == "flipped":
+        packed[25_000] ^= 1
+    elif way == "length":
+        packed[-1] ^= 1
+    else:
+        packed[:3] = b"abc"
+    (tmp_path / "g").write_bytes(packed)
+    with pytest.raises(FormatError, match="damaged|cut off"):
+        joined(Gunzip(whole(tmp_path / "g"), 50_000).chunks(1 << 14))
+
+
+def test_a_file_that_became_shorter(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    stream = whole(tmp_path / "f")
+    (tmp_path / "f").write_bytes(b"123")
+    with pytest.raises(FormatError):
+        joined(stream.chunks(2))
+    with pytest.raises(FormatError, match="cannot be read"):
+        whole(tmp_path / "nothing")
+
+
+def test_a_header_comes_first() -> None:
+    assert joined(Headed(b"ab", Known(b"cde")).chunks(2)) == b"abcde"
+    assert Headed(b"ab", Known(b"cde")).nbytes == 5
