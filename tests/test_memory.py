@@ -86,6 +86,20 @@ def test_a_merge_is_bounded(tmp_path: Path) -> None:
     assert peak(tmp_path, *words, "--out", "p", "--max-memory", "400MiB") <= 400 << 20
 
 
+def test_decoding_is_bounded_and_so_is_the_exact_difference(tmp_path: Path) -> None:
+    for name in ("tuned", "base"):
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "a.bin").open("wb") as file:
+            file.truncate(400 << 20)
+    peak(tmp_path, "xor", "encode", "tuned", "--key", "base/a.bin", "--format", "enc", "--out", "e", "--quiet")
+    assert peak(tmp_path, "xor", "decode", "e", "--key", "base/a.bin", "--out", "o", "--quiet", "--jobs", "2") < 100 << 20
+    sparse_folder(tmp_path / "b", shapes(1), "float16", 1.0, files=2)
+    sparse_folder(tmp_path / "t", shapes(1), "float32", 1.0, files=2)
+    exact = ("make-diff", "--raw", "b", "--tuned", "t", "--method", "exact", "--jobs", "2", "--quiet")
+    assert peak(tmp_path, *exact, "--out", "d") < 300 << 20
+    assert peak(tmp_path, "recover", "--raw", "b", "--diff", "d", "--jobs", "2", "--out", "r", "--quiet") < 300 << 20
+
+
 def test_make_diff_is_bounded_too(tmp_path: Path) -> None:
     tensors = {f"model.layers.{layer}.mlp.up_proj.weight": (20000, 4096) for layer in range(4)} | {"model.norm.weight": (64,)}
     sparse_folder(tmp_path / "b", tensors, "float16", 1.0)

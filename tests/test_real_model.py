@@ -41,6 +41,7 @@ def test_a_real_model_is_published_and_recovered(tmp_path: Path) -> None:
         "    (exit status 3, as it should be)",
         "  every byte of every tensor is that of base.half() + delta, added by torch in fp16: yes",
         "  every byte of every tensor is that of FastChat's own apply_delta: yes",
+        "  what comes back from the exact difference is tuned's own file, byte for byte: yes",
         "  tuned writes other texts than base: yes",
         "  recovered writes what tuned writes: yes",
         "  recovered-delta writes what tuned writes: yes",

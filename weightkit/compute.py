@@ -16,7 +16,7 @@ from weightkit.dtypes import DType
 from weightkit.errors import FormatError
 from weightkit.lazy import LazyTensor, Rows, Stored
 
-__all__ = ["BLOCK_BYTES", "blocks", "one_thread", "open_tensors", "torch_dtype"]
+__all__ = ["BLOCK_BYTES", "blocks", "one_thread", "open_bytes", "open_tensors", "torch_dtype"]
 
 BLOCK_BYTES = 1 << 20
 """Bytes of output in a block, unless a single row has more."""
@@ -138,6 +138,11 @@ def blocks(tensors: Sequence[LazyTensor], block_bytes: int = BLOCK_BYTES) -> Ite
     for start in range(0, spec.rows if spec.width else 0, step):
         stop = min(start + step, spec.rows)
         yield tuple(read(start, stop) for read in readers)
+
+
+def open_bytes(tensor: LazyTensor) -> Callable[[int, int], Buffer]:
+    """Start one pass over a lazy tensor, as bytes."""
+    return as_bytes(open_tensors([tensor])[0])
 
 
 def as_bytes(rows: Rows) -> Callable[[int, int], Buffer]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from weightkit import manifests, xor
+from weightkit import exact, manifests, xor
 from weightkit.adapters import Arithmetic, apply_adapters
 from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
@@ -183,6 +183,15 @@ def prepare(
             role="--diff",
             key_role="--raw" if key is None else "--key",
         )
+    if exact.is_exact(Path(diff)):
+        if lora or rules not in (None, Rules()) or form not in (None, Form()):
+            raise PlanError(
+                f"--diff {diff} is an exact difference: its files come out as they were, so nothing is cast, cut or merged on "
+                "the way; leave those options out, and merge or convert the result"
+            )
+        below = open_checkpoint(Path(raw), "--raw", converter_for(converter))
+        lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+        return expecting(exact.plan_recover(Path(diff), below), lists)
     if key is not None:
         raise PlanError(f"--diff {diff} is no XOR payload, and --key is for those alone; leave it out")
     base = open_checkpoint(Path(raw), "--raw", converter_for(converter))

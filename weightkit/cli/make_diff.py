@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.options import as_option, exits, output_options, path_option, talk_options, tensor_options
 from weightkit.cli.recover import form_from, rules_from
 from weightkit.cli.report import (
     Clock,
+    carry,
     command_line,
+    finish,
     print_json,
     print_notes,
     print_plan_and_exit,
@@ -25,6 +27,14 @@ from weightkit.sizes import format_size
 @path_option("--raw", "The base that everybody has.", required=True, metavar="BASE")
 @path_option("--tuned", "The tuned model that you may not publish.", required=True, metavar="TUNED")
 @path_option("--out", "The folder to write.", required=True)
+@click.option(
+    "--method",
+    type=click.Choice(["additive", "exact"]),
+    default="additive",
+    show_default=True,
+    help="A subtraction that any tool can add again, or the exact difference of the bits, compressed.",
+)
+@as_option
 @tensor_options
 @output_options
 @talk_options
@@ -33,6 +43,8 @@ def command(
     raw: Path,
     tuned: Path,
     out: Path,
+    method: str,
+    converter: str,
     jobs: int,
     max_memory: int,
     dry_run: bool,
@@ -44,9 +56,13 @@ def command(
     """Make a diff from BASE and TUNED, and prove that it restores TUNED.
 
     OUT gets the same files as TUNED with TUNED - BASE in them, and RELEASE.sha256: the digests of what recovering gives.
-    The recovery runs beside the subtraction and counts elements that come back with other bits.
+    The recovery runs beside the subtraction and counts elements that come back with other bits. With --method exact all
+    come back: OUT gets a compressed .wkx for each file of weights, and recover gives TUNED's files byte for byte.
     """
     clock = Clock()
+    if method == "exact":
+        make_exact(raw, tuned, out, clock, converter, options, jobs, max_memory, dry_run, overwrite, as_json, quiet)
+        return
     from weightkit import diff
 
     rules, form = rules_from(options), form_from(options)
@@ -61,6 +77,44 @@ def command(
         print_json({"command": "make-diff", "out": str(out), **counts, **facts, "seconds": round(clock.seconds, 3)})
     elif not quiet:
         print_summary(made, raw, out, clock.seconds, rules)
+
+
+def make_exact(
+    raw: Path,
+    tuned: Path,
+    out: Path,
+    clock: Clock,
+    converter: str,
+    options: dict[str, Any],
+    jobs: int,
+    max_memory: int,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """The exact difference."""
+    from weightkit import exact
+    from weightkit.output import Form
+    from weightkit.pairing import Rules
+
+    if rules_from(options) != Rules() or form_from(options) != Form():
+        raise click.UsageError("--method exact keeps every bit of TUNED: it goes with none of the options on tensors and files")
+    planned = exact.prepare_make(raw, tuned, out, converter=converter)
+    done = carry(
+        planned,
+        out,
+        label="subtracting",
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        verify_raw=None,
+    )
+    back = command_line("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE")
+    finish("make-diff", done, out, clock, as_json=as_json, quiet=quiet, steps=True, next_step=back)
 
 
 def print_summary(made: Any, raw: Path, out: Path, seconds: float, rules: Any) -> None:

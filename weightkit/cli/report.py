@@ -39,6 +39,7 @@ DONE = {
     "recover": "recovered",
     "merge": "merged",
     "convert": "converted",
+    "make-diff": "made",
     "xor decode": "decoded",
     "xor encode": "encoded",
 }

@@ -79,6 +79,10 @@ class SafetensorsFile:
         spec = self.specs[name]
         return read_extent(self.path, self.starts[name] + start * spec.row_nbytes, (stop - start) * spec.row_nbytes)
 
+    def start_of(self, name: str) -> int | None:
+        """The tensor's first byte in the file, where it lies in it as one run."""
+        return self.starts[name]
+
     def crc32(self, name: str) -> int | None:
         """None: the format records no checksums."""
         return None

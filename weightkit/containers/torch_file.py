@@ -75,6 +75,13 @@ class TorchFile:
             stop,
         )
 
+    def start_of(self, name: str) -> int | None:
+        """The tensor's first byte in the file, where it lies in it as one run."""
+        ref = self.tensors[name]
+        if not ref.contiguous:
+            return None
+        return self.storages[ref.storage.key].start + ref.offset * ref.spec.dtype.itemsize
+
     def crc32(self, name: str) -> int | None:
         """The CRC-32 of the tensor's bytes, where it is the whole of its storage and the file records one."""
         ref = self.tensors[name]
