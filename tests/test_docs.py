@@ -70,7 +70,7 @@ def test_published_lists_ship_and_are_sound() -> None:
         assert manifests.read(path)
         assert path.read_text().startswith("# ")
         assert files("weightkit.checksums") / path.parent.name / path.name
-    found = files("weightkit.checksums") / "zhixi-13b-base" / "MD5SUMS"
+    found = files("weightkit.checksums") / "zhixi-13b" / "MD5SUMS"
     assert "b19e56ec888b44bfe5c1db49eb4a3195" in found.read_text()
 
 

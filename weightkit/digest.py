@@ -6,13 +6,16 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from weightkit.buffers import Buffer
+from weightkit.errors import WeightkitError
 
 __all__ = ["ALGORITHMS", "Digest", "Hasher", "hash_file"]
 
-ALGORITHMS: dict[str, int] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake2b": 128}
+ALGORITHMS: dict[str, int] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake2b": 128, "blake3": 64}
 """Algorithms known, with the length of their digests in hexadecimal digits."""
 
 CHUNK = 1 << 20
@@ -44,14 +47,30 @@ class Digest:
     @property
     def of_nothing(self) -> bool:
         """Whether this is the digest of an empty file: what a script prints that hashed nothing."""
+        if self.algorithm == "blake3":
+            return self.hex == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
         return self.hex == hashlib.new(self.algorithm, usedforsecurity=False).hexdigest()
+
+
+def new_hash(algorithm: str) -> Any:
+    """A hash to be updated.
+
+    Raises:
+        WeightkitError: It is BLAKE3, which is an extra, and not installed.
+    """
+    if algorithm != "blake3":
+        return hashlib.new(algorithm, usedforsecurity=False)
+    try:
+        return import_module("blake3").blake3()
+    except ImportError as error:
+        raise WeightkitError("BLAKE3 digests need the package blake3: pip install 'weightkit[blake3]'") from error
 
 
 class Hasher:
     """Several digests of one stream, in one pass over it."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
-        self.hashes = {name: hashlib.new(name, usedforsecurity=False) for name in sorted(set(algorithms))}
+        self.hashes = {name: new_hash(name) for name in sorted(set(algorithms))}
         self.nbytes = 0
 
     def update(self, data: Buffer) -> None:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,7 +62,7 @@ class Segment:
     nbytes: int
     name: str = ""
     spec: TensorSpec | None = None
-    base: LazyTensor | None = None
+    base: LazyTensor | None = field(default=None, repr=False)
 
     @property
     def block(self) -> int:

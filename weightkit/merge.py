@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from weightkit import manifests
 from weightkit.adapters import Arithmetic, apply_adapters, merged_already
@@ -22,10 +22,12 @@ from weightkit.errors import PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import Done, carry_out, check_out, expecting
 from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.flavour import fits_bfloat16, flavour
+from weightkit.flavour import flavour
 from weightkit.layouts import Order, to_huggingface, to_meta
 from weightkit.output import Form
 from weightkit.plan import Plan
+from weightkit.recipes import filled
+from weightkit.recover import bfloat16_notes
 
 __all__ = ["Arithmetic", "Done", "Form", "Target", "merge_lora", "plan", "prepare"]
 
@@ -102,35 +104,37 @@ def prepare(
     *,
     how: Arithmetic | None = None,
     seek: bool = False,
-    converter: str = DEFAULT_CONVERTER,
+    release: str | None = None,
+    converter: str | None = None,
     form: Form | None = None,
     dtype: DType | None = None,
-    to: Target = "hf",
+    to: Target | None = None,
     parts: int | None = None,
-    order: Order = "chinese-llama",
+    order: Order | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
     allow_tuned_base: bool = False,
     notify: Notify = ignore,
 ) -> Plan:
     """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``."""
     check_out(Path(out), [("--base", Path(base)), *(("--lora", Path(one)) for one in adapters)])
-    below = open_checkpoint(Path(base), "--base", converter_for(converter))
-    opened = [open_adapter(Path(one), "--lora") for one in adapters]
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    notes: list[str] = []
+    if release is not None:
+        entry, fill = filled(release, ("lora",), "merge", form=form, how=how, converter=converter)
+        lists += entry.named()
+        form, how, converter, notes = fill.form, fill.how, fill.converter, fill.notes
+        to, order = to or cast(Target, fill.to), order or fill.order
+    below = open_checkpoint(Path(base), "--base", converter_for(converter or DEFAULT_CONVERTER))
+    opened = [open_adapter(Path(one), "--lora") for one in adapters]
     asked = how or Arithmetic()
 
     def planned(how: Arithmetic) -> Plan:
-        found = plan(below, opened, how, form=form, dtype=dtype, to=to, parts=parts, order=order)
+        found = plan(below, opened, how, form=form, dtype=dtype, to=to or "hf", parts=parts, order=order or "chinese-llama")
         return expecting(found, lists)
 
     result = planned(asked)
     check_base(below, opened, allow_tuned_base)
-    if fits_bfloat16(below):
-        note = (
-            f"{below.path}: every value looked at fits bfloat16: if the original was float16, as LLaMA 1, the base was "
-            "converted through bfloat16, and no published digest can come out; take it from Meta's own files"
-        )
-        result = replace(result, notes=(*result.notes, note))
+    result = replace(result, notes=(*result.notes, *notes, *bfloat16_notes(below)))
     if seek:
         from weightkit.seek import seek_digest
 
@@ -145,12 +149,13 @@ def merge_lora(
     *,
     how: Arithmetic | None = None,
     seek: bool = False,
-    converter: str = DEFAULT_CONVERTER,
+    release: str | None = None,
+    converter: str | None = None,
     form: Form | None = None,
     dtype: DType | None = None,
-    to: Target = "hf",
+    to: Target | None = None,
     parts: int | None = None,
-    order: Order = "chinese-llama",
+    order: Order | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
@@ -170,10 +175,11 @@ def merge_lora(
         out: The folder to write; made if it is not there.
         how: Roundings and order of sums.
         seek: Where a digest is known, find the rounding, order of sums and torch profile that give it.
+        release: An entry of the catalog, which fills in what is not said, and whose digests must hold.
         converter: Whose conversion a base in Meta's layout stands for; see ``weightkit.families.converters``.
         form: What the user says about the files to write.
         dtype: What the base's floats are cast to before anything is added; None for as they are.
-        to: ``hf``, or ``meta`` for ``consolidated.NN.pth``.
+        to: ``hf`` (where nothing says), or ``meta`` for ``consolidated.NN.pth``.
         parts: Number of Meta's parts; None for as many as Meta published of this size.
         order: Order of the tensors in Meta's parts.
         checksums: Lists of digests that the files must have.
@@ -197,6 +203,7 @@ def merge_lora(
         out,
         how=how,
         seek=seek,
+        release=release,
         converter=converter,
         form=form,
         dtype=dtype,

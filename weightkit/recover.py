@@ -26,6 +26,7 @@ from weightkit.ops.add import Add, Cast
 from weightkit.output import Form, has_tokenizer, output_files, small_files
 from weightkit.pairing import Rules, pair
 from weightkit.plan import Plan
+from weightkit.recipes import filled
 
 __all__ = ["Done", "Form", "Rules", "plan", "prepare", "recover"]
 
@@ -152,7 +153,8 @@ def prepare(
     *,
     key: str | os.PathLike[str] | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
-    converter: str = DEFAULT_CONVERTER,
+    release: str | None = None,
+    converter: str | None = None,
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
@@ -166,45 +168,54 @@ def prepare(
         FormatError: One of them is damaged.
     """
     check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff)), *(("--lora", Path(one)) for one in lora)])
+    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    notes: list[str] = []
+    if release is not None:
+        methods = ("additive", "xor-enc", "xor-block")
+        entry, fill = filled(release, methods, "recover", rules=rules, form=form, how=how, converter=converter)
+        lists += entry.named()
+        rules, form, how, converter, notes = fill.rules, fill.form, fill.how, fill.converter, fill.notes
+    rules, form, converter = rules or Rules(), form or Form(), converter or DEFAULT_CONVERTER
     if xor.kind_of(Path(diff)) is not None:
-        form = form or Form()
-        if lora or rules not in (None, Rules()) or replace(form, max_shard_bytes=None) != Form():
-            raise PlanError(
-                f"--diff {diff} is an XOR payload: its files come out as they were published, so nothing is cast, cut or "
-                "merged on the way; leave those options out, and merge or convert the result"
-            )
-        return xor.prepare_decode(
-            diff,
-            key if key is not None else raw,
-            out,
-            converter=converter,
-            max_shard_bytes=form.max_shard_bytes,
-            checksums=checksums,
-            role="--diff",
-            key_role="--raw" if key is None else "--key",
-        )
-    if exact.is_exact(Path(diff)):
-        if lora or rules not in (None, Rules()) or form not in (None, Form()):
-            raise PlanError(
-                f"--diff {diff} is an exact difference: its files come out as they were, so nothing is cast, cut or merged on "
-                "the way; leave those options out, and merge or convert the result"
-            )
-        below = open_checkpoint(Path(raw), "--raw", converter_for(converter))
-        lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
-        return expecting(exact.plan_recover(Path(diff), below), lists)
-    if key is not None:
+        refuse_options(diff, "an XOR payload", bool(lora), rules, replace(form, max_shard_bytes=None))
+        source, role = (raw, "--raw") if key is None else (key, "--key")
+        size = form.max_shard_bytes
+        planned = xor.plan_decode(Path(diff), Path(source), key_role=role, converter=converter, max_shard_bytes=size)
+    elif key is not None:
         raise PlanError(f"--diff {diff} is no XOR payload, and --key is for those alone; leave it out")
-    base = open_checkpoint(Path(raw), "--raw", converter_for(converter))
-    change = open_checkpoint(Path(diff), "--diff")
-    planned = plan(base, change, rules, form, [open_adapter(Path(one), "--lora") for one in lora], how)
-    check_flavours(base, change, allow_tuned_base)
-    if fits_bfloat16(base):
-        note = (
-            f"{base.path}: every value looked at fits bfloat16: if the original was float16, as LLaMA 1, the base was "
-            "converted through bfloat16, and no published digest can come out; take it from Meta's own files"
+    elif exact.is_exact(Path(diff)):
+        refuse_options(diff, "an exact difference", bool(lora), rules, form)
+        planned = exact.plan_recover(Path(diff), open_checkpoint(Path(raw), "--raw", converter_for(converter)))
+    else:
+        base = open_checkpoint(Path(raw), "--raw", converter_for(converter))
+        change = open_checkpoint(Path(diff), "--diff")
+        planned = plan(base, change, rules, form, [open_adapter(Path(one), "--lora") for one in lora], how)
+        check_flavours(base, change, allow_tuned_base)
+        notes += bfloat16_notes(base)
+    return expecting(replace(planned, notes=(*planned.notes, *notes)), lists)
+
+
+def refuse_options(diff: str | os.PathLike[str], what: str, lora: bool, rules: Rules, form: Form) -> None:
+    """Refuse what has no meaning where files come out as they were published.
+
+    Raises:
+        PlanError: Something of it was said.
+    """
+    if lora or rules != Rules() or form != Form():
+        raise PlanError(
+            f"--diff {diff} is {what}: its files come out as they were published, so nothing is cast, cut or merged on the "
+            "way; leave those options out, and merge or convert the result"
         )
-        planned = replace(planned, notes=(*planned.notes, note))
-    return expecting(planned, [(Path(path), manifests.read(Path(path))) for path in checksums])
+
+
+def bfloat16_notes(base: Checkpoint) -> list[str]:
+    """A note, where a base looks as if it had passed through bfloat16."""
+    if not fits_bfloat16(base):
+        return []
+    return [
+        f"{base.path}: every value looked at fits bfloat16: if the original was float16, as LLaMA 1, the base was "
+        "converted through bfloat16, and no published digest can come out; take it from Meta's own files"
+    ]
 
 
 def recover(
@@ -214,7 +225,8 @@ def recover(
     *,
     key: str | os.PathLike[str] | None = None,
     lora: Sequence[str | os.PathLike[str]] = (),
-    converter: str = DEFAULT_CONVERTER,
+    release: str | None = None,
+    converter: str | None = None,
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
@@ -236,8 +248,10 @@ def recover(
         diff: The diff: a transformers folder, ``.enc`` files, or files XORed with the base's (see ``weightkit.xor``).
         out: The folder to write; made if it is not there.
         key: For ``.enc`` payloads, the key file; None for ``consolidated.00.pth`` of the base.
+        release: An entry of the catalog, which fills in what is not said, and whose digests must hold.
         lora: Folders of LoRA adapters to be merged into the sum, in this order.
-        converter: Whose conversion a base in Meta's layout stands for; see ``weightkit.families.converters``.
+        converter: Whose conversion a base in Meta's layout stands for (where nothing says, transformers 4.28.1's); see
+            ``weightkit.families.converters``.
         how: How the adapters are added.
         rules: What the user says about tensors that differ in more than their values.
         form: What the user says about the files to write.
@@ -262,6 +276,7 @@ def recover(
         out,
         key=key,
         lora=lora,
+        release=release,
         converter=converter,
         how=how,
         rules=rules,

@@ -436,16 +436,14 @@ def prepare_decode(
     converter: str = DEFAULT_CONVERTER,
     max_shard_bytes: int | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
-    role: str = "SRC",
-    key_role: str = "--key",
 ) -> Plan:
     """Look at the inputs and plan; writes nothing. Raises like ``decode``."""
-    check_out(Path(out), [(role, Path(src)), (key_role, Path(key))])
+    check_out(Path(out), [("SRC", Path(src)), ("--key", Path(key))])
     planned = plan_decode(
         Path(src),
         Path(key),
-        role=role,
-        key_role=key_role,
+        role="SRC",
+        key_role="--key",
         converter=converter,
         max_shard_bytes=max_shard_bytes,
         wanted=wanted,

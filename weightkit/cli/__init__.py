@@ -26,6 +26,7 @@ COMMANDS = {
     "tokenizer": "Merge sentencepiece vocabularies.",
     "verify": "Check files against published digests.",
     "inspect": "Say what is in a folder of weights.",
+    "releases": "The catalog of known releases.",
     "demo": "Show a small recovery, and a corrupted one being caught.",
 }
 """Command -> what ``--help`` says of it; the module is called like the command."""

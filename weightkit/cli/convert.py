@@ -18,6 +18,7 @@ from weightkit.cli.options import (
 )
 from weightkit.cli.recover import form_from
 from weightkit.cli.report import Clock, carry, command_line, finish
+from weightkit.families.converters import DEFAULT_CONVERTER
 
 
 @click.command("convert")
@@ -49,7 +50,7 @@ def command(
     src: Path,
     dst: Path,
     to: Any,
-    converter: str,
+    converter: str | None,
     verify_raw: bool,
     parts: int | None,
     order: Any,
@@ -73,13 +74,13 @@ def command(
 
     form = form_from(options)
     if write_index:
-        index_alone(src, dst, to, converter, options, dry_run=dry_run, overwrite=overwrite)
+        index_alone(src, dst, to, converter or DEFAULT_CONVERTER, options, dry_run=dry_run, overwrite=overwrite)
         return
     planned = convert.prepare(
         src,
         dst,
         to,
-        converter=converter,
+        converter=converter or DEFAULT_CONVERTER,
         form=form,
         dtype=options["dtype"],
         parts=parts,

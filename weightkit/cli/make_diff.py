@@ -20,6 +20,7 @@ from weightkit.cli.report import (
     progress,
     receipts_json,
 )
+from weightkit.families.converters import DEFAULT_CONVERTER
 from weightkit.sizes import format_size
 
 
@@ -44,7 +45,7 @@ def command(
     tuned: Path,
     out: Path,
     method: str,
-    converter: str,
+    converter: str | None,
     jobs: int,
     max_memory: int,
     dry_run: bool,
@@ -61,7 +62,20 @@ def command(
     """
     clock = Clock()
     if method == "exact":
-        make_exact(raw, tuned, out, clock, converter, options, jobs, max_memory, dry_run, overwrite, as_json, quiet)
+        make_exact(
+            raw,
+            tuned,
+            out,
+            clock,
+            converter or DEFAULT_CONVERTER,
+            options,
+            jobs,
+            max_memory,
+            dry_run,
+            overwrite,
+            as_json,
+            quiet,
+        )
         return
     from weightkit import diff
 

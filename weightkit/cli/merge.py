@@ -16,6 +16,7 @@ from weightkit.cli.options import (
     lora_option,
     output_options,
     path_option,
+    release_option,
     talk_options,
     verify_raw_option,
 )
@@ -29,6 +30,7 @@ from weightkit.cli.report import Clock, carry, finish, progress
 @path_option("--out", "The folder to write.", required=True)
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
 @click.option("--seek", is_flag=True, help="Find the rounding, sums and torch whose bytes have the published digest; use them.")
+@release_option
 @arithmetic_options
 @as_option
 @verify_raw_option
@@ -38,16 +40,12 @@ from weightkit.cli.report import Clock, carry, finish, progress
     callback=as_dtype,
     help="Cast the base to it first, merge and store in it.  [default: as stored]",
 )
-@click.option(
-    "--to", type=click.Choice(["hf", "meta"]), default="hf", show_default=True, help="The layout wanted: meta for .pth parts."
-)
+@click.option("--to", type=click.Choice(["hf", "meta"]), help="The layout wanted: meta for .pth parts.  [default: hf]")
 @click.option("--parts", type=click.IntRange(1, 99), help="Parts of Meta's layout.  [default: as Meta published this size]")
 @click.option(
     "--order",
     type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
-    default="chinese-llama",
-    show_default=True,
-    help="Order of the tensors in Meta's parts.",
+    help="Order of the tensors in Meta's parts.  [default: chinese-llama]",
 )
 @click.option("--allow-tuned-base", is_flag=True, help="Go on where the base looks merged already.")
 @output_options
@@ -59,7 +57,8 @@ def command(
     out: Path,
     checksums: tuple[Path, ...],
     seek: bool,
-    converter: str,
+    converter: str | None,
+    release: str | None,
     verify_raw: bool,
     to: Any,
     parts: int | None,
@@ -79,8 +78,8 @@ def command(
     along; config.json follows in vocab_size and pad_token_id.
     """
     clock = Clock()
-    if seek and not checksums:
-        raise click.UsageError("--seek looks for a published digest: name a list with --checksums")
+    if seek and not (checksums or release):
+        raise click.UsageError("--seek looks for a published digest: name a list with --checksums, or a release")
     from weightkit import merge
     from weightkit.adapters import how_summed
 
@@ -91,6 +90,7 @@ def command(
             out,
             how=arithmetic_from(options),
             seek=seek,
+            release=release,
             converter=converter,
             form=form_from(options),
             dtype=options["dtype"],

@@ -28,6 +28,7 @@ __all__ = [
     "lora_option",
     "output_options",
     "path_option",
+    "release_option",
     "run_options",
     "shown",
     "talk_options",
@@ -116,9 +117,11 @@ as_option = click.option(
     "--as",
     "converter",
     metavar="CONVERTER",
-    default="transformers-4.28.1",
-    show_default=True,
-    help="Whose conversion weights in Meta's layout stand for.",
+    help="Whose conversion weights in Meta's layout stand for.  [default: transformers-4.28.1]",
+)
+
+release_option = click.option(
+    "--release", metavar="NAME", help="A release of the catalog: fills in what is not said; its digests must hold."
 )
 
 verify_raw_option = click.option(
@@ -165,25 +168,23 @@ arithmetic_options = together(
     click.option(
         "--rounding",
         type=click.Choice(list(ROUNDINGS)),
-        default=DEFAULT_ROUNDING,
-        show_default=True,
-        help="Where a LoRA merge rounds: as Chinese-LLaMA-Alpaca's scripts, or as another tool.",
+        help=f"Where a LoRA merge rounds: as Chinese-LLaMA-Alpaca's scripts, or others.  [default: {DEFAULT_ROUNDING}]",
     ),
     click.option(
         "--sums",
         type=click.Choice(list(SUMS)),
-        default="fma",
-        show_default=True,
-        help="Order of a LoRA product's sums: fused, multiplied then added, or what this machine's BLAS does.",
+        help="Order of a LoRA product's sums: fused, multiplied then added, or what this machine's BLAS does.  [default: fma]",
     ),
 )
 
 
 def arithmetic_from(options: dict[str, Any]) -> Any:
-    """What the user said about LoRA arithmetic."""
+    """What the user said about LoRA arithmetic; None for nothing."""
     from weightkit.adapters import Arithmetic
 
-    return Arithmetic(options["rounding"], options["sums"])
+    if options["rounding"] is None and options["sums"] is None:
+        return None
+    return Arithmetic(options["rounding"] or DEFAULT_ROUNDING, options["sums"] or "fma")
 
 
 run_options = together(

@@ -15,6 +15,7 @@ from weightkit.cli.options import (
     lora_option,
     output_options,
     path_option,
+    release_option,
     talk_options,
     tensor_options,
     verify_raw_option,
@@ -30,6 +31,7 @@ from weightkit.dtypes import DType
 @lora_option(required=False)
 @path_option("--out", "The folder to write.", required=True)
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@release_option
 @as_option
 @verify_raw_option
 @tensor_options
@@ -49,7 +51,8 @@ def command(
     lora: tuple[Path, ...],
     out: Path,
     checksums: tuple[Path, ...],
-    converter: str,
+    converter: str | None,
+    release: str | None,
     verify_raw: bool,
     jobs: int,
     max_memory: int,
@@ -78,6 +81,7 @@ def command(
         out,
         key=key,
         lora=lora,
+        release=release,
         converter=converter,
         how=arithmetic_from(options),
         rules=rules,

@@ -10,6 +10,7 @@ import click
 
 from weightkit.cli.options import as_option, exits, path_option, run_options, talk_options, together
 from weightkit.cli.report import Clock, carry, command_line, finish
+from weightkit.families.converters import DEFAULT_CONVERTER
 
 FORMATS = ("enc", "block", "block-gzip")
 
@@ -39,7 +40,7 @@ def decode(
     out: Path,
     wanted: Any,
     checksums: tuple[Path, ...],
-    converter: str,
+    converter: str | None,
     as_json: bool,
     quiet: bool,
     **run: Any,
@@ -48,7 +49,7 @@ def decode(
     clock = Clock()
     from weightkit import xor
 
-    planned = xor.prepare_decode(src, key, out, wanted=wanted, converter=converter, checksums=checksums)
+    planned = xor.prepare_decode(src, key, out, wanted=wanted, converter=converter or DEFAULT_CONVERTER, checksums=checksums)
     done = carry(planned, out, label="decoding", as_json=as_json, quiet=quiet, verify_raw=None, **run)
     finish("xor decode", done, out, clock, as_json=as_json, quiet=quiet)
 

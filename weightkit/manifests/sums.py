@@ -23,8 +23,8 @@ __all__ = ["Entry", "encode", "parse", "read"]
 
 MAX_BYTES = 64 << 20
 LINE = re.compile(r"([0-9A-Fa-f]+)[ \t](?:[ *])?(.+)", re.DOTALL)
-TAGGED = re.compile(r"(MD5|SHA1|SHA256|SHA512|BLAKE2b) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
-BY_LENGTH = {length: name for name, length in reversed(ALGORITHMS.items())}
+TAGGED = re.compile(r"(MD5|SHA1|SHA256|SHA512|BLAKE2b|BLAKE3) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
+BY_LENGTH = {length: name for name, length in reversed(ALGORITHMS.items()) if name != "blake3"}
 ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
