@@ -15,10 +15,17 @@ from weightkit.errors import WeightkitError
 
 __all__ = ["ALGORITHMS", "Digest", "Hasher", "hash_file"]
 
-ALGORITHMS: dict[str, int] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake2b": 128, "blake3": 64}
-"""Algorithms known, with the length of their digests in hexadecimal digits."""
+ALGORITHMS: dict[str, int] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake2b": 128, "blake3": 64, "gitsha1": 40}
+"""Algorithms known, with the length of their digests in hexadecimal digits. ``gitsha1`` is git's of a blob: SHA-1 of
+``blob``, the size and a NUL before the content."""
 
 CHUNK = 1 << 20
+
+OF_NOTHING = {
+    "blake3": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+    "gitsha1": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
+}
+"""Digests of an empty file by algorithms that hashlib does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +54,21 @@ class Digest:
     @property
     def of_nothing(self) -> bool:
         """Whether this is the digest of an empty file: what a script prints that hashed nothing."""
-        if self.algorithm == "blake3":
-            return self.hex == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+        if self.algorithm in OF_NOTHING:
+            return self.hex == OF_NOTHING[self.algorithm]
         return self.hex == hashlib.new(self.algorithm, usedforsecurity=False).hexdigest()
 
 
-def new_hash(algorithm: str) -> Any:
-    """A hash to be updated.
+def new_hash(algorithm: str, nbytes: int | None) -> Any:
+    """A hash to be updated. ``gitsha1`` must know beforehand how many bytes there will be.
 
     Raises:
         WeightkitError: It is BLAKE3, which is an extra, and not installed.
     """
+    if algorithm == "gitsha1":
+        if nbytes is None:
+            raise ValueError("gitsha1 must know the size beforehand")
+        return hashlib.sha1(b"blob %d\0" % nbytes, usedforsecurity=False)
     if algorithm != "blake3":
         return hashlib.new(algorithm, usedforsecurity=False)
     try:
@@ -69,8 +80,8 @@ def new_hash(algorithm: str) -> Any:
 class Hasher:
     """Several digests of one stream, in one pass over it."""
 
-    def __init__(self, algorithms: Iterable[str]) -> None:
-        self.hashes = {name: new_hash(name) for name in sorted(set(algorithms))}
+    def __init__(self, algorithms: Iterable[str], nbytes: int | None = None) -> None:
+        self.hashes = {name: new_hash(name, nbytes) for name in sorted(set(algorithms))}
         self.nbytes = 0
 
     def update(self, data: Buffer) -> None:
@@ -86,7 +97,7 @@ class Hasher:
 
 def hash_file(path: Path, algorithms: Iterable[str]) -> dict[str, Digest]:
     """Digests of a whole file, by algorithm, in one pass and with one small buffer."""
-    hasher = Hasher(algorithms)
+    hasher = Hasher(algorithms, path.stat().st_size)
     buffer = memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
         while got := file.readinto(buffer):

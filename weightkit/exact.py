@@ -318,6 +318,12 @@ def is_exact(path: Path) -> bool:
     return path.is_dir() and any(path.glob(f"*{SUFFIX}"))
 
 
+def is_exact_file(path: Path) -> bool:
+    """Whether a file is an exact difference."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
 def read_directory(path: Path) -> dict[str, Any]:
     """The directory at the end of a ``.wkx``.
 

@@ -170,6 +170,7 @@ def prepare(
     check_out(Path(out), [("--raw", Path(raw)), ("--diff", Path(diff)), *(("--lora", Path(one)) for one in lora)])
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     notes: list[str] = []
+    entry = None
     if release is not None:
         methods = ("additive", "xor-enc", "xor-block")
         entry, fill = filled(release, methods, "recover", rules=rules, form=form, how=how, converter=converter)
@@ -180,6 +181,8 @@ def prepare(
         refuse_options(diff, "an XOR payload", bool(lora), rules, replace(form, max_shard_bytes=None))
         source, role = (raw, "--raw") if key is None else (key, "--key")
         size = form.max_shard_bytes
+        if entry is not None and entry.recipe and entry.recipe.key:
+            xor.check_key(xor.key_file(Path(source), role), entry)
         planned = xor.plan_decode(Path(diff), Path(source), key_role=role, converter=converter, max_shard_bytes=size)
     elif key is not None:
         raise PlanError(f"--diff {diff} is no XOR payload, and --key is for those alone; leave it out")

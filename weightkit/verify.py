@@ -6,26 +6,31 @@ weightkit.verify.verify("llama-13b", ["llama-13b.sha256"]).ok
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
 from weightkit.containers import sniff
-from weightkit.digest import CHUNK, Digest, Hasher
+from weightkit.digest import CHUNK, Digest, Hasher, hash_file
 from weightkit.errors import FormatError, PlanError
 from weightkit.events import BytesWritten, Notify, ignore
+from weightkit.manifests import Entry, pointers
 
 __all__ = ["LIST_NAMES", "Checked", "Verification", "verify"]
 
-LIST_NAMES = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "checklist.chk")
-"""Lists that are looked for in a folder where none is named."""
+LIST_NAMES = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "BLAKE3SUMS", "checklist.chk")
+"""Lists that are looked for in a folder where none is named. Without any, the Hub's notes in it are used."""
 
 LIST_ENDINGS = (*LIST_NAMES, ".sha256", ".md5", ".sha512")
 """Ends of the names of lists, which are no extra files."""
+
+SMALL = 1 << 20
+"""Files up to this size are always hashed; of larger ones what is cheap to see is looked at first."""
 
 Status = Literal["ok", "FAILED", "missing", "extra"]
 
@@ -62,21 +67,31 @@ class Verification:
     @property
     def ok(self) -> bool:
         """Whether every listed file is there and has its digest; extra files do not matter."""
-        return not self.count("FAILED") and not self.count("missing")
+        return self.passes()
+
+    def passes(self, *, missing: bool = True, extra: bool = False) -> bool:
+        """Whether no file FAILED; with ``missing``, none is missing; with ``extra``, none is extra."""
+        return not (self.count("FAILED") or (missing and self.count("missing")) or (extra and self.count("extra")))
 
 
 def verify(
     path: str | os.PathLike[str],
     lists: Sequence[str | os.PathLike[str]] = (),
     *,
+    releases: Sequence[str] = (),
     jobs: int = 2,
     notify: Notify = ignore,
 ) -> Verification:
-    """Check a folder or a file against lists of digests as ``sha256sum`` or ``md5sum`` write them.
+    """Check a folder or a file against digests.
+
+    They may be coreutils' lists, Meta's checklist, tables in a README or model card, Git-LFS pointers, the Hub's own notes,
+    or those of the catalog. Of a large file, size and what it begins and ends with are looked at before it is hashed: a
+    pointer, a web page or a download that was cut off is named at once.
 
     Args:
-        path: The folder; or one file, which is looked up by its name.
-        lists: The lists; by default those of ``LIST_NAMES`` that are in the folder.
+        path: The folder; or one file, which is looked up by its name, or of a release by its digest.
+        lists: Files that hold digests; by default those of ``LIST_NAMES`` that are in the folder, or the Hub's notes in it.
+        releases: Entries of the catalog.
         jobs: Files at a time.
         notify: Told of bytes read.
 
@@ -88,39 +103,85 @@ def verify(
     if not target.exists():
         raise PlanError(f"{target} does not exist")
     folder = target if target.is_dir() else target.parent
-    chosen = [Path(one) for one in lists] or [folder / name for name in LIST_NAMES if (folder / name).is_file()]
-    if not chosen:
-        raise PlanError(f"{target}: no list of digests there ({', '.join(LIST_NAMES)}); name one with --checksums FILE")
-    wanted: dict[str, list[Digest]] = {}
-    for one in chosen:
-        for entry in manifests.read(one):
-            digests = wanted.setdefault(entry.path, [])
-            if entry.digest not in digests:
-                digests.append(entry.digest)
+    chosen = [Path(one) for one in lists]
+    if not chosen and not releases:
+        chosen = [folder / name for name in LIST_NAMES if (folder / name).is_file()]
+    wanted: dict[str, list[Entry]] = {}
+    found = [(str(one), manifests.read(one)) for one in chosen]
+    found += [(f"--release {name}", entries_of(name)) for name in releases]
+    if not found and (notes := pointers.hub(folder)):
+        found = [(str(folder / pointers.HUB_NOTES), notes)]
+    if not found:
+        raise PlanError(
+            f"{target}: no list of digests there ({', '.join(LIST_NAMES)}); name one with --checksums FILE, or --release NAME"
+        )
+    for _, entries in found:
+        for entry in entries:
+            known = wanted.setdefault(entry.path, [])
+            if entry not in known:
+                known.append(entry)
     if not target.is_dir():
-        here = "/" + target.resolve().as_posix().lstrip("/")
-        whole = {name: digests for name, digests in wanted.items() if "/" in name and here.endswith(f"/{name}")}
-        wanted = whole or {name: digests for name, digests in wanted.items() if name.rpartition("/")[2] == target.name}
-        if len(wanted) > 1:
-            raise PlanError(f"{target.name} is in the list as {' and as '.join(sorted(wanted))}; check the folder instead")
-        if not wanted:
-            raise PlanError(f"{target.name} is in none of the lists ({', '.join(str(one) for one in chosen)})")
-        wanted = {target.name: [digest for digests in wanted.values() for digest in digests]}
+        wanted = {target.name: of_one_file(target, wanted, [name for name, _ in found], by_digest=bool(releases))}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        found = list(pool.map(lambda name: check(folder, name, wanted[name], notify), wanted))
+        checked = list(pool.map(lambda name: check(folder, name, wanted[name], notify), wanted))
     extra = [] if not target.is_dir() else extras(folder, set(wanted), chosen)
-    return Verification(tuple(one for group in found for one in group) + tuple(extra))
+    return Verification(tuple(one for group in checked for one in group) + tuple(extra))
 
 
-def check(folder: Path, name: str, wanted: Sequence[Digest], notify: Notify) -> list[Checked]:
-    """Check one file, in one pass whatever the number of its digests."""
+def entries_of(release: str) -> list[Entry]:
+    """The digests of a release, with sizes as far as known.
+
+    Raises:
+        PlanError: It is not in the catalog, or none of its digests is known.
+    """
+    from weightkit import catalog
+
+    known = catalog.load(release)
+    entries = [replace(entry, nbytes=known.sizes.get(entry.path)) for entry in known.entries() if usable(entry.digest)]
+    if not entries:
+        raise PlanError(f"--release {release}: no digest of it is known: {known.title}")
+    return entries
+
+
+def usable(digest: Digest) -> bool:
+    """Whether its algorithm is there: BLAKE3 is an extra."""
+    return digest.algorithm != "blake3" or importlib.util.find_spec("blake3") is not None
+
+
+def of_one_file(target: Path, wanted: dict[str, list[Entry]], origins: list[str], *, by_digest: bool) -> list[Entry]:
+    """The entries that a single file is checked against: those of its name; in a release, else those of its digest.
+
+    Raises:
+        PlanError: There are none.
+    """
+    here = "/" + target.resolve().as_posix().lstrip("/")
+    found = {name: entries for name, entries in wanted.items() if "/" in name and here.endswith(f"/{name}")}
+    found = found or {name: entries for name, entries in wanted.items() if name.rpartition("/")[2] == target.name}
+    if len(found) > 1:
+        raise PlanError(f"{target.name} is in the list as {' and as '.join(sorted(found))}; check the folder instead")
+    if not found and by_digest:
+        digests = hash_file(target, {entry.digest.algorithm for entries in wanted.values() for entry in entries}).values()
+        found = {
+            name: same for name, entries in wanted.items() if (same := [entry for entry in entries if entry.digest in digests])
+        }
+    if not found:
+        raise PlanError(f"{target.name} is in none of the lists ({', '.join(origins)})")
+    return [entry for entries in found.values() for entry in entries]
+
+
+def check(folder: Path, name: str, wanted: Sequence[Entry], notify: Notify) -> list[Checked]:
+    """Check one file, in one pass whatever the number of its digests; none where it is plainly another file."""
     file = folder / name
     if not file.is_file():
-        return [Checked(name, "missing", digest) for digest in wanted]
-    hasher = Hasher(digest.algorithm for digest in wanted)
-    buffer = memoryview(bytearray(CHUNK))
-    head = b""
+        return [Checked(name, "missing", entry.digest) for entry in wanted]
     try:
+        size = file.stat().st_size
+        if size > SMALL and (problem := at_a_glance(file, size, wanted)):
+            notify(BytesWritten(name, size))
+            return [Checked(name, "FAILED", entry.digest, None, problem) for entry in wanted]
+        hasher = Hasher((entry.digest.algorithm for entry in wanted), size)
+        buffer = memoryview(bytearray(CHUNK))
+        head = b""
         with file.open("rb", buffering=0) as stream:
             while got := stream.readinto(buffer):
                 head = head or bytes(buffer[:64])[:got]
@@ -130,22 +191,46 @@ def check(folder: Path, name: str, wanted: Sequence[Digest], notify: Notify) -> 
         raise FormatError(file, f"cannot be read: {error.strerror}") from error
     actual = hasher.digests()
     return [
-        Checked(name, "ok", digest, actual[digest.algorithm])
-        if actual[digest.algorithm] == digest
-        else Checked(name, "FAILED", digest, actual[digest.algorithm], hint(file, head))
-        for digest in wanted
+        Checked(name, "ok", entry.digest, actual[entry.digest.algorithm])
+        if actual[entry.digest.algorithm] == entry.digest
+        else Checked(name, "FAILED", entry.digest, actual[entry.digest.algorithm], hint(file, head, wanted))
+        for entry in wanted
     ]
 
 
-def hint(file: Path, head: bytes) -> str:
-    """What a file of weights is instead of one, if its first bytes tell; empty for other files."""
-    if file.suffix not in (".bin", ".pth", ".pt", ".safetensors", ".model") and head:
-        return ""
-    try:
-        sniff(head, file.stat().st_size)
-    except ValueError as error:
-        return "" if file.suffix == ".model" and head and not head.startswith((b"version", b"<")) else str(error)
+def at_a_glance(file: Path, size: int, wanted: Sequence[Entry]) -> str:
+    """What tells, without reading a large file, that it is not the one wanted; empty where nothing does."""
+    sizes = {entry.nbytes for entry in wanted if entry.nbytes is not None}
+    if sizes and size not in sizes:
+        return f"has {size} bytes, wanted {' or '.join(str(one) for one in sorted(sizes))}"
+    with file.open("rb") as stream:
+        head = stream.read(64)
+        stream.seek(max(0, size - ZIP_TAIL))
+        tail = stream.read(ZIP_TAIL)
+    if head.startswith(b"PK\3\4") and file.suffix in WEIGHTS and b"PK\5\6" not in tail:
+        return "is cut off: a zip archive without its directory at the end; download it again"
+    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return hint(file, head, wanted)
     return ""
+
+
+ZIP_TAIL = (1 << 16) + 22
+WEIGHTS = (".bin", ".pth", ".pt", ".safetensors")
+
+
+def hint(file: Path, head: bytes, wanted: Sequence[Entry]) -> str:
+    """What a file is instead, if size or first bytes tell; empty where they do not."""
+    size = file.stat().st_size
+    sizes = {entry.nbytes for entry in wanted if entry.nbytes is not None}
+    about = f"has {size} bytes, wanted {' or '.join(str(one) for one in sorted(sizes))}" if sizes - {size} else ""
+    if file.suffix not in (*WEIGHTS, ".model") and head and not head.startswith((b"version https://git-lfs", b"<")):
+        return about
+    try:
+        sniff(head, size)
+    except ValueError as error:
+        if file.suffix in WEIGHTS or head.startswith((b"version", b"<")) or not head:
+            return str(error)
+    return about
 
 
 def extras(folder: Path, listed: set[str], lists: Sequence[Path]) -> list[Checked]:

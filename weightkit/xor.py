@@ -25,8 +25,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
-from weightkit import manifests
+from weightkit import catalog, manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY
+from weightkit.catalog import Release
 from weightkit.containers import sniff
 from weightkit.digest import Digest, hash_file
 from weightkit.errors import DigestMismatch, FormatError, PlanError, WeightkitError
@@ -189,7 +190,8 @@ def plan_enc(files: Mapping[str, Path], key: Path, role: str) -> Plan:
     mask = whole(key)
     outputs = []
     problems: list[str] = []
-    notes = [f"key: {key}, {mask.nbytes} bytes" + known_key(key)]
+    known = known_key(key)
+    notes = [f"key: {key}, {mask.nbytes} bytes" + (f", {known[1]} of {known[0]}" if known else "")]
     left = [name for name in files if not ENC.fullmatch(name)]
     if left:
         notes.append(f"left out, no .enc files: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}")
@@ -246,25 +248,30 @@ def enc_payload(file: Path, named: str, key: FileBytes) -> tuple[Stream, tuple[D
     return Wrapped(FileBytes(file, HEADER_BYTES, size - HEADER_BYTES), key), (expect,)
 
 
-def known_key(key: Path) -> str:
-    """What a key is, as far as its size and Meta's checklist beside it tell; with a leading comma."""
+def known_key(key: Path) -> tuple[str, str] | None:
+    """Which published file a key is, as far as Meta's checklist beside it and its size tell: entry of the catalog, file."""
     checklist = key.with_name("checklist.chk")
-    listed = {}
     if checklist.is_file():
-        listed = {entry.path.rpartition("/")[2]: entry.digest.hex for entry in manifests.read(checklist)}
-    named = KEYS.get(listed.get(key.name, ""))
-    if named:
-        return f", by the checklist beside it {named}"
-    return ", the size of LLaMA-7B's" if key.stat().st_size == 13476939516 else ""
+        for entry in manifests.read(checklist):
+            if entry.path.rpartition("/")[2] == key.name and (known := catalog.by_digest().get(entry.digest)):
+                return known[0]
+    return ("llama-7b", "consolidated.00.pth") if key.stat().st_size == LLAMA_7B_BYTES else None
 
 
-KEYS = {
-    "6efc8dab194ab59e49cd24be5574d85e": "LLaMA-7B's: the key of point-alpaca, BELLE-7B and BELLE-EXT-7B and -13B",
-    "0804c42ca65584f50234a86d71e6916a": "LLaMA-13B's first: probably the key of BELLE-13B-2M; BELLE-EXT-13B takes LLaMA-7B's",
-    "f856e9d99c30855d6ead4d00cc3a5573": "LLaMA-30B's first: no release is known that takes it",
-    "9deae67e2e7b5ccfb2c738f390c00854": "LLaMA-65B's first: no release is known that takes it",
-}
-"""MD5 of Meta's first parts -> what is decoded with them. Source: releases, section 6; checklist.chk of LLaMA."""
+LLAMA_7B_BYTES = 13476939516
+"""Of LLaMA-7B's consolidated.00.pth. Source: releases, section 1."""
+
+
+def check_key(key: Path, release: Release) -> None:
+    """Refuse a key that is known to be another than the release's.
+
+    Raises:
+        PlanError: It is.
+    """
+    known = known_key(key)
+    wanted = release.recipe.key if release.recipe else None
+    if known is not None and wanted is not None and " ".join(known) != wanted:
+        raise PlanError(f"{key} is {known[1]} of {known[0]}, by its checklist or size; {release.name} takes {wanted}")
 
 
 def plan_block(files: Mapping[str, Path], base: Path, role: str, converter: str, max_shard_bytes: int | None = None) -> Plan:

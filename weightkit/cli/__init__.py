@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "Write a checkpoint in another layout.",
     "tokenizer": "Merge sentencepiece vocabularies.",
     "verify": "Check files against published digests.",
+    "identify": "Say which published file or release something is.",
     "inspect": "Say what is in a folder of weights.",
     "releases": "The catalog of known releases.",
     "demo": "Show a small recovery, and a corrupted one being caught.",

@@ -30,6 +30,7 @@ __all__ = [
     "path_option",
     "release_option",
     "run_options",
+    "say_error",
     "shown",
     "talk_options",
     "tensor_options",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from weightkit import verify
-from weightkit.cli.options import MISMATCH, default_jobs, exits, path_option, talk_options
+from weightkit.cli.options import MISMATCH, default_jobs, exits, path_option, shown, talk_options
 from weightkit.cli.report import Clock, print_json, progress
 
 COLORS = {"ok": "green", "FAILED": "red", "missing": "red", "extra": "yellow"}
@@ -16,25 +16,45 @@ COLORS = {"ok": "green", "FAILED": "red", "missing": "red", "extra": "yellow"}
 
 @click.command("verify")
 @click.argument("path", type=click.Path(path_type=Path))
-@path_option("--checksums", "A list as sha256sum or md5sum write it. May be repeated.", multiple=True, metavar="FILE")
+@path_option(
+    "--checksums", "A list of digests, README, model card or Git-LFS pointer. May be repeated.", multiple=True, metavar="FILE"
+)
+@click.option("--release", multiple=True, metavar="NAME", help="A release of the catalog. May be repeated.")
+@click.option("--fail-on-missing/--no-fail-on-missing", default=True, show_default=True, help="Whether a missing file fails.")
+@click.option("--fail-on-extra/--no-fail-on-extra", default=False, show_default=True, help="Whether an extra file fails.")
+@path_option("--junit", "Write the result as JUnit XML, too.", metavar="FILE")
 @click.option("--jobs", type=click.IntRange(1), default=default_jobs, help="Files at a time.  [default: processors, up to 4]")
 @talk_options
 @exits
-def command(path: Path, checksums: tuple[Path, ...], jobs: int, as_json: bool, quiet: bool) -> None:
+def command(
+    path: Path,
+    checksums: tuple[Path, ...],
+    release: tuple[str, ...],
+    fail_on_missing: bool,
+    fail_on_extra: bool,
+    junit: Path | None,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Check the files of PATH and name each: ok, FAILED, missing, extra.
 
-    Without --checksums the lists in the folder itself are used (SHA256SUMS, MD5SUMS, checklist.chk). Ends with 3 if a
-    file has another digest or is missing; extra files are only named.
+    Without --checksums and --release the lists in the folder itself are used (SHA256SUMS, MD5SUMS, checklist.chk), or else
+    the Hub's notes that a download left there. Ends with 3 if a file has another digest or is missing; extra files are only
+    named.
     """
     clock = Clock()
     with progress(None, "reading", quiet=quiet or as_json) as notify:
-        found = verify.verify(path, checksums, jobs=jobs, notify=notify)
+        found = verify.verify(path, checksums, releases=release, jobs=jobs, notify=notify)
+    passes = found.passes(missing=fail_on_missing, extra=fail_on_extra)
+    if junit is not None:
+        junit.write_bytes(junit_xml(found, str(path), fail_on_missing, fail_on_extra))
     if as_json:
         print_json(
             {
                 "command": "verify",
                 "path": str(path),
-                "ok": found.ok,
+                "ok": passes,
                 "files": [
                     {
                         "path": one.path,
@@ -51,18 +71,39 @@ def command(path: Path, checksums: tuple[Path, ...], jobs: int, as_json: bool, q
         )
     elif not quiet:
         print_prose(found)
-    if not found.ok:
+    if not passes:
         sys.exit(MISMATCH)
+
+
+def junit_xml(found: verify.Verification, name: str, missing: bool, extra: bool) -> bytes:
+    """A test suite with a case for each file, as continuous integration shows them."""
+    from xml.etree.ElementTree import Element, SubElement, tostring
+
+    suite = Element("testsuite", name="weightkit verify", tests=str(len(found.checked)))
+    failures = 0
+    for one in found.checked:
+        case = SubElement(suite, "testcase", classname=shown(name), name=shown(one.path))
+        if one.status == "FAILED" or (one.status == "missing" and missing) or (one.status == "extra" and extra):
+            failures += 1
+            failure = SubElement(case, "failure", message=one.status)
+            lines = [f"{one.expected.algorithm} wanted {one.expected.hex}"] if one.expected else []
+            lines += [f"{one.actual.algorithm} found {one.actual.hex}"] if one.actual else []
+            failure.text = "\n".join([*lines, *([shown(one.hint)] if one.hint else [])])
+        elif one.status != "ok":
+            SubElement(case, "skipped", message=one.status)
+    suite.set("failures", str(failures))
+    return bytes(tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
 def print_prose(found: verify.Verification) -> None:
     """A line for each file, the verdict last."""
     for one in found.checked:
         click.echo(f"{click.style(f'{one.status:<8}', fg=COLORS[one.status])} {one.path}")
-        if one.status == "FAILED" and one.expected and one.actual:
+        if one.status == "FAILED" and one.expected:
             click.echo(f"         {one.expected.algorithm} wanted {one.expected.hex}")
-            click.echo(f"         {one.expected.algorithm} found  {one.actual.hex}")
+            if one.actual:
+                click.echo(f"         {one.expected.algorithm} found  {one.actual.hex}")
             if one.hint:
-                click.echo(f"         {one.hint}")
+                click.echo(f"         {shown(one.hint)}")
     counts = {status: found.count(status) for status in ("ok", "FAILED", "missing", "extra")}
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "FAILED")))

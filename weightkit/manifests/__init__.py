@@ -1,5 +1,32 @@
-"""Text <-> digests by path."""
+"""Text <-> digests by path. ``read`` tells the format from the text."""
 
-from weightkit.manifests.sums import Entry, encode, parse, read
+from __future__ import annotations
+
+from pathlib import Path
+
+from weightkit.errors import FormatError
+from weightkit.manifests import markdown, pointers
+from weightkit.manifests.sums import Entry, encode, parse
 
 __all__ = ["Entry", "encode", "parse", "read"]
+
+MAX_BYTES = 64 << 20
+
+
+def read(path: Path) -> list[Entry]:
+    """The digests in a file: a list as coreutils write it, Meta's checklist, a Git-LFS pointer, a README or model card.
+
+    Raises:
+        FormatError: It cannot be read, or holds none.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FormatError(path, f"has more than {MAX_BYTES} bytes: no list of digests")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(path, "is no text in UTF-8") from error
+    if found := pointers.pointer(text, path):
+        return found
+    return markdown.parse(text, path) if markdown.looks_like(path, text) else parse(text, path)

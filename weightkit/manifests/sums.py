@@ -19,21 +19,27 @@ from pathlib import Path, PurePosixPath
 from weightkit.digest import ALGORITHMS, Digest
 from weightkit.errors import FormatError
 
-__all__ = ["Entry", "encode", "parse", "read"]
+__all__ = ["BY_LENGTH", "Entry", "encode", "inside", "parse", "parse_line"]
 
-MAX_BYTES = 64 << 20
 LINE = re.compile(r"([0-9A-Fa-f]+)[ \t](?:[ *])?(.+)", re.DOTALL)
 TAGGED = re.compile(r"(MD5|SHA1|SHA256|SHA512|BLAKE2b|BLAKE3) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
-BY_LENGTH = {length: name for name, length in reversed(ALGORITHMS.items()) if name != "blake3"}
+BY_LENGTH = {length: name for name, length in reversed(ALGORITHMS.items()) if name not in ("blake3", "gitsha1")}
 ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file's digest. ``path`` is relative, with forward slashes, and stays inside the folder."""
+    """A file's digest. ``path`` is relative, with forward slashes, and stays inside the folder.
+
+    Attributes:
+        path: The file.
+        digest: Its digest.
+        nbytes: Its size, where that is known, too.
+    """
 
     path: str
     digest: Digest
+    nbytes: int | None = None
 
 
 def parse(text: str, origin: Path) -> list[Entry]:
@@ -91,22 +97,6 @@ def inside(name: str) -> str:
     if path.is_absolute() or ".." in re.split(r"[\\/]", name) or not path.parts or re.match(r"[A-Za-z]:", name):
         raise ValueError(f"{name!r} is not inside the folder")
     return str(path)
-
-
-def read(path: Path) -> list[Entry]:
-    """The entries of a list in a file.
-
-    Raises:
-        FormatError: It cannot be read, or is no list.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FormatError(path, f"has more than {MAX_BYTES} bytes: no list of digests")
-        return parse(path.read_text("utf-8"), path)
-    except OSError as error:
-        raise FormatError(path, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise FormatError(path, "is no text in UTF-8") from error
 
 
 def encode(entries: Iterable[Entry]) -> bytes:

@@ -1,0 +1,79 @@
+r"""Digests in prose: README tables and model cards.
+
+    | pytorch_model.bin | 9f86d081... |        a row of a table, its cells in any order, code marks and links around them
+    9f86d081...  ./config.json                 a line of md5sum or sha256sum between other lines, indented or not
+
+Seen on the real ones, and read: NUL bytes before a digest, ``./`` before some names and not before others, Windows line ends
+(BELLE's cards); digests of several algorithms in one row; cells like ``TBA`` where there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from weightkit.digest import Digest
+from weightkit.errors import FormatError
+from weightkit.manifests.sums import BY_LENGTH, Entry, inside, parse_line
+
+__all__ = ["looks_like", "parse"]
+
+DIGITS = re.compile(r"(?<![0-9A-Za-z])(" + "|".join(f"[0-9A-Fa-f]{{{n}}}" for n in BY_LENGTH) + r")(?![0-9A-Za-z])")
+NAME = re.compile(r"[\w./ +()-]*\w\.[A-Za-z][\w.-]*")
+MARKS = re.compile(r"`|\*\*|<[^>]*>")
+LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+
+
+def looks_like(path: Path, text: str) -> bool:
+    """Whether a text is prose with digests rather than a list of them."""
+    return path.suffix.lower() in (".md", ".markdown", ".html") or bool(re.search(r"^\s*\|.*\|\s*\r?$", text, re.MULTILINE))
+
+
+def parse(text: str, origin: Path) -> list[Entry]:
+    """The digests in a text, each with the file that its row or line names.
+
+    Raises:
+        FormatError: There are none, or one file has two different ones.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    for number, raw in enumerate(text.replace("\0", "").splitlines(), 1):
+        for entry in row(raw) if "|" in raw else line(raw):
+            known = found.setdefault((entry.path, entry.digest.algorithm), entry)
+            if known != entry:
+                raise FormatError(
+                    origin,
+                    f"line {number}: {entry.path} has another digest further up; the text lists several releases: copy the "
+                    "rows of one into a file",
+                )
+    if not found:
+        raise FormatError(origin, "holds no digest beside a file's name")
+    return list(found.values())
+
+
+def row(raw: str) -> list[Entry]:
+    """The digests of a table's row: of the one file that it names."""
+    cells = [MARKS.sub("", LINK.sub(r"\1", cell)).strip() for cell in raw.strip().strip("|").split("|")]
+    digests = [match[1] for cell in cells for match in DIGITS.finditer(cell)]
+    names = [cell for cell in cells if NAME.fullmatch(cell) and not DIGITS.fullmatch(cell)]
+    return entries(names[0], digests) if len(names) == 1 else []
+
+
+def line(raw: str) -> list[Entry]:
+    """The digest of a line, if it is one as md5sum writes it."""
+    try:
+        return [parse_line(raw.strip().strip("`"))]
+    except ValueError:
+        return []
+
+
+def entries(name: str, digests: list[str]) -> list[Entry]:
+    """A file with its digests; without placeholders and the digest of nothing, which prove nothing."""
+    found = []
+    for digits in digests:
+        try:
+            digest = Digest(BY_LENGTH[len(digits)], digits.lower())
+            if not digest.of_nothing:
+                found.append(Entry(inside(name), digest))
+        except ValueError:
+            continue
+    return found

@@ -1,0 +1,53 @@
+"""Digests that a download left behind: Git-LFS pointers, and the Hub's own notes beside the files.
+
+A pointer is three lines of text in the place of a large file::
+
+    version https://git-lfs.github.com/spec/v1
+    oid sha256:9f86d081...
+    size 13476939516
+
+``huggingface_hub`` keeps ``.cache/huggingface/download/<file>.metadata`` in a folder that it downloads to: commit, etag, time.
+The etag of a large file is its SHA-256, that of a small one git's SHA-1 of the blob.
+
+Source: git-lfs, ``docs/spec.md``; huggingface_hub, ``_local_folder.py``; git, the hash of a blob.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from weightkit.digest import Digest
+from weightkit.manifests.sums import Entry, inside
+
+__all__ = ["HUB_NOTES", "hub", "is_pointer", "pointer"]
+
+HUB_NOTES = Path(".cache") / "huggingface" / "download"
+POINTER = re.compile(r"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n?")
+
+
+def is_pointer(text: str) -> bool:
+    """Whether a text is a Git-LFS pointer."""
+    return POINTER.fullmatch(text.replace("\r\n", "\n")) is not None
+
+
+def pointer(text: str, path: Path) -> list[Entry]:
+    """What a pointer says of the file of its name; none for another text."""
+    match = POINTER.fullmatch(text.replace("\r\n", "\n"))
+    if not match:
+        return []
+    return [Entry(path.name, Digest("sha256", match[1]), int(match[2]))]
+
+
+def hub(folder: Path) -> list[Entry]:
+    """What the Hub's notes in a folder say of its files; none where there are no notes."""
+    found = []
+    root = folder / HUB_NOTES
+    for note in sorted(root.rglob("*.metadata")):
+        lines = note.read_text("utf-8", errors="replace").splitlines()
+        etag = lines[1].strip().strip('"') if len(lines) > 1 else ""
+        name = inside(note.relative_to(root).as_posix().removesuffix(".metadata"))
+        algorithm = {64: "sha256", 40: "gitsha1"}.get(len(etag))
+        if algorithm and re.fullmatch("[0-9a-f]+", etag):
+            found.append(Entry(name, Digest(algorithm, etag)))
+    return found
