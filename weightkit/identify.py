@@ -18,7 +18,7 @@ from weightkit.checkpoints.meta import is_meta
 from weightkit.checkpoints.peft import is_adapter, open_adapter
 from weightkit.containers import Container, sniff
 from weightkit.digest import Digest, hash_file
-from weightkit.errors import WeightkitError
+from weightkit.errors import PlanError, WeightkitError
 from weightkit.families import llama
 from weightkit.flavour import fits_bfloat16, flavour
 from weightkit.inspect import WRITTEN_BY
@@ -70,21 +70,25 @@ def identify(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
         FormatError: It cannot be read.
     """
     target = Path(path)
-    files = (
-        [target] if target.is_file() else sorted(one for one in target.glob("*") if one.is_file()) if target.is_dir() else []
-    )
-    releases: dict[str, list[str]] = {}
-    skipped = []
+    if not target.exists():
+        raise PlanError(f"{target} does not exist")
+    files = [target] if target.is_file() else sorted(one for one in target.glob("*") if one.is_file())
+    releases: dict[str, None] = {}
+    skipped: list[str] = []
+    lines: list[str] = []
+    small: list[str] = []
     for file in files:
         if file.stat().st_size > QUICK_BYTES and not full:
             skipped.append(file.name)
             continue
-        for name, known_as in published(file):
-            releases.setdefault(name, []).append(f"{file.name}" + (f" (there {known_as})" if known_as != file.name else ""))
-    lines = []
-    for name, members in sorted(releases.items(), key=lambda one: (-len(one[1]), one[0])):
-        title = catalog.load(name).title
-        lines.append(f"by digest {name}: {', '.join(members[:4])}{' ...' if len(members) > 4 else ''}; {title}")
+        known = sorted(published(file), key=lambda one: (ORDER.index(catalog.load(one[0]).kind), one))
+        releases |= dict.fromkeys(name for name, _ in known)
+        if known and target.is_dir() and file.stat().st_size < SMALL_BYTES:
+            small.append(f"{file.name} ({known[0][0]}{f' and {len(known) - 1} more' if len(known) > 1 else ''})")
+        elif known:
+            lines.append(by_digest(file, known))
+    if small:
+        lines.append(f"small files that were published, too: {', '.join(small)}")
     if target.is_file():
         lines += list(of_file(target))
     else:
@@ -92,6 +96,21 @@ def identify(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
     if skipped:
         lines.append(f"not hashed, larger than {format_size(QUICK_BYTES)}: {', '.join(skipped[:3])}; --full hashes them, too")
     return Identity(target, tuple(releases), tuple(lines))
+
+
+ORDER = ("raw", "converted", "tokenizer", "lora", "diff", "xor", "result")
+"""Kinds of entries, those first that others took a file from."""
+
+SMALL_BYTES = 1 << 20
+"""Many releases share a config or a tokenizer: in a folder such a file says little."""
+
+
+def by_digest(file: Path, known: list[tuple[str, str]]) -> str:
+    """Which published file this is."""
+    name, there = known[0]
+    also = f"; the same file is in {', '.join(one for one, _ in known[1:4])}" if len(known) > 1 else ""
+    more = f" and {len(known) - 4} more" if len(known) > 4 else ""
+    return f"{file.name} is, by its digest, {there} of {name}: {catalog.load(name).title}{also}{more}"
 
 
 def published(file: Path) -> list[tuple[str, str]]:
