@@ -98,7 +98,7 @@ def identify(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
     return Identity(target, tuple(releases), tuple(lines))
 
 
-ORDER = ("raw", "converted", "tokenizer", "lora", "diff", "xor", "result")
+ORDER = ("raw", "tokenizer", "converted", "lora", "diff", "xor", "result")
 """Kinds of entries, those first that others took a file from."""
 
 SMALL_BYTES = 1 << 20

@@ -20,7 +20,7 @@ from weightkit.lazy import LazyTensor, Stored
 from weightkit.plan import OutputFile, SmallFile
 from weightkit.spec import TensorSpec
 
-__all__ = ["DEFAULT_PROFILE", "Form", "has_tokenizer", "output_files", "small_files"]
+__all__ = ["DEFAULT_PROFILE", "Form", "has_tokenizer", "output_files", "small_files", "together"]
 
 DEFAULT_PROFILE = "zip-1.13"
 """Where nothing says which torch: the profile of the releases of 2023 (torch 1.13 and 2.0)."""

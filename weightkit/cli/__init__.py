@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "Write a checkpoint in another layout.",
     "tokenizer": "Merge sentencepiece vocabularies.",
     "verify": "Check files against published digests.",
+    "explain": "Say why something does not match.",
     "identify": "Say which published file or release something is.",
     "inspect": "Say what is in a folder of weights.",
     "releases": "The catalog of known releases.",
