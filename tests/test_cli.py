@@ -31,7 +31,7 @@ def test_recover_says_what_it_did(weightkit: Run, tmp_path: Path) -> None:
     assert "next: weightkit verify o" in done.stdout.splitlines()[-1]
     assert (tmp_path / "o" / "SHA256SUMS").read_text().count("\n") == 6
     names = {path.name for path in (tmp_path / "o").iterdir()}
-    assert names == {path.name for path in DIFF.iterdir()} | {"SHA256SUMS"}
+    assert names == {path.name for path in DIFF.iterdir()} | {"SHA256SUMS", "TENSORS"}
 
 
 def test_coreutils_accept_the_list(weightkit: Run, tmp_path: Path) -> None:

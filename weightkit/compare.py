@@ -14,8 +14,7 @@ import numpy as np
 from weightkit.buffers import Buffer
 from weightkit.checkpoints import Checkpoint
 from weightkit.events import BytesWritten, Notify, ignore
-from weightkit.exact import reader
-from weightkit.lazy import LazyTensor, derive
+from weightkit.lazy import LazyTensor, derive, reader
 from weightkit.ops.layout import PairRows
 from weightkit.spec import TensorSpec
 from weightkit.streams.planes import SIGNED, UNSIGNED, in_order

@@ -74,7 +74,7 @@ def plan(
     except ValueError as error:
         raise PlanError(f"{source.path}: {error}") from error
     steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(files)} files",)
-    return Plan("convert", steps, files, small, tuple(notes))
+    return Plan("convert", steps, files, small, tuple(notes), tensors=to == "hf")
 
 
 def index_from_params(

@@ -21,11 +21,14 @@ ALGORITHMS: dict[str, int] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128
 
 CHUNK = 1 << 20
 
-OF_NOTHING = {
-    "blake3": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
-    "gitsha1": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",
-}
-"""Digests of an empty file by algorithms that hashlib does not have."""
+OF_NOTHING = frozenset(
+    [
+        *(hashlib.new(name, usedforsecurity=False).hexdigest() for name in ("md5", "sha1", "sha256", "sha512", "blake2b")),
+        "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",  # blake3
+        "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391",  # gitsha1
+    ]
+)
+"""Digests of an empty file: what a script prints that hashed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,7 @@ class Digest:
     @property
     def of_nothing(self) -> bool:
         """Whether this is the digest of an empty file: what a script prints that hashed nothing."""
-        if self.algorithm in OF_NOTHING:
-            return self.hex == OF_NOTHING[self.algorithm]
-        return self.hex == hashlib.new(self.algorithm, usedforsecurity=False).hexdigest()
+        return self.hex in OF_NOTHING
 
 
 def new_hash(algorithm: str, nbytes: int | None) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ from weightkit.errors import FormatError, PlanError
 from weightkit.events import Notify, ignore
 from weightkit.execute import Done, carry_out, check_out
 from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.lazy import LazyTensor, Stored
+from weightkit.lazy import LazyTensor, Stored, reader
 from weightkit.plan import Plan, SmallFile, StreamFile
 from weightkit.spec import TensorSpec
 from weightkit.streams import FileBytes
@@ -130,15 +130,6 @@ class Prediction:
         self.sha256.update(raw)
         found = cast_bits(raw, self.base.dtype, self.spec.dtype) or raw
         return found if len(found) == nbytes else bytes(found).ljust(nbytes, b"\0")
-
-
-def reader(tensor: LazyTensor) -> Callable[[int, int], Buffer]:
-    """Rows of a tensor as bytes; torch only where it is computed."""
-    if isinstance(tensor, Stored):
-        return lambda start, stop: tensor.source.read(tensor.name, start, stop)
-    from weightkit.compute import open_bytes
-
-    return open_bytes(tensor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from weightkit import __version__, manifests
+from weightkit import __version__, content, manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY, Budget, fit
 from weightkit.checklist import checking
+from weightkit.containers import open_file
 from weightkit.containers.memory import InMemory
 from weightkit.containers.torch_zip_writer import TorchZip
+from weightkit.content import TENSORS
 from weightkit.digest import Digest
 from weightkit.errors import DigestMismatch, PlanError
 from weightkit.events import Notify, ignore
@@ -200,7 +202,7 @@ def carry_out(
         FormatError: An input turned out to be damaged. What was written whole stays for the next try.
     """
     budget: Budget = fit(plan.files, jobs, max_memory)
-    sink = open_sink(plan, out, overwrite=overwrite, lists=tuple(lists))
+    sink = open_sink(plan, out, overwrite=overwrite, lists=(*lists, *([TENSORS] if plan.tensors else [])))
     room = disk(plan, out, sink)
     if room.needed > room.free:
         raise PlanError(
@@ -215,7 +217,9 @@ def carry_out(
                 report = run(plan, Gated(sink, wait), budget, notify)
         if not report.mismatches:
             for name, digest in lists.items():
-                write_list(sink, name, [Entry(one.path, digest(one)) for one in report.receipts])
+                write_list(sink, name, manifests.encode(Entry(one.path, digest(one)) for one in report.receipts))
+            if plan.tensors:
+                write_list(sink, TENSORS, content.encode(tensors_of(plan, report, out)))
             sink.close()
     finally:
         sink.release()
@@ -223,12 +227,24 @@ def carry_out(
     return Done(plan, replace(report, mismatches=tuple(explained.values())))
 
 
-def write_list(sink: Sink, path: str, entries: Iterable[Entry]) -> None:
+def tensors_of(plan: Plan, report: Report, out: Path) -> dict[str, Digest]:
+    """Content digests of all tensors written; those of a file kept from an interrupted run are taken from it."""
+    found: dict[str, Digest] = {}
+    names = {file.path for file in plan.files}
+    for receipt in report.receipts:
+        if receipt.tensors is not None:
+            found |= receipt.tensors
+        elif receipt.path in names:
+            container = open_file(out / receipt.path)
+            found |= {name: content.tensor_digest(Stored(container, name)) for name in container.specs}
+    return found
+
+
+def write_list(sink: Sink, path: str, text: bytes) -> None:
     """Write a list of digests into the output."""
-    content = manifests.encode(entries)
     with sink.create(path) as out:
-        out.write(content)
-        out.seal({"sha256": Digest("sha256", hashlib.sha256(content).hexdigest())})
+        out.write(text)
+        out.seal({"sha256": Digest("sha256", hashlib.sha256(text).hexdigest())})
 
 
 def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch:

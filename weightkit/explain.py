@@ -28,11 +28,10 @@ from weightkit.digest import ALGORITHMS, Digest, hash_file
 from weightkit.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from weightkit.errors import FormatError, PlanError, WeightkitError
 from weightkit.events import Notify, ignore
-from weightkit.exact import reader
 from weightkit.families import llama
 from weightkit.families.converters import CONVERTERS, MODIFIERS, ModelShape, converter_named
 from weightkit.flavour import values
-from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.lazy import LazyTensor, Stored, derive, reader
 from weightkit.ops.add import Cast
 from weightkit.ops.lora import ROUNDINGS
 from weightkit.output import together
@@ -472,8 +471,8 @@ def cause(found: Comparison, here: Checkpoint, there: Checkpoint) -> tuple[str, 
         dim = head_dim(here, here.tensors[others[0].name]) or head_dim(there, there.tensors[others[0].name])
         if dim and all(paired_otherwise(here.tensors[one.name], there.tensors[one.name], dim) for one in others):
             return (
-                "q/k permutation: rows of q_proj and k_proj are in Meta's order on one side, in transformers' on the other; all "
-                "else is right",
+                "q/k permutation: rows of q_proj and k_proj are in Meta's order on one side, in transformers' on the other; "
+                "all else is right",
                 "weightkit convert LLaMA/SIZE OUT --to hf",
             )
     if alone:
@@ -535,8 +534,8 @@ def values_differ(others: Sequence[TensorDifference], here: Checkpoint, there: C
                 "weightkit merge ... --sums mul-add (or fma), or --seek with the published list",
             )
         return (
-            f"one rounding more or less: {share:.2%} of the elements are a last bit off, as if something was rounded once more, "
-            "or LoRAs were merged in another order",
+            f"one rounding more or less: {share:.2%} of the elements are a last bit off, as if something was rounded once "
+            "more, or LoRAs were merged in another order",
             "weightkit merge ... --seek with the published list; or explain with --base BASE --lora LORA ...",
         )
     if through_bfloat16(others, here, there):

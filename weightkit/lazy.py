@@ -17,7 +17,7 @@ from weightkit.spec import TensorSpec
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Derived", "LazyTensor", "Op", "Rows", "Stored", "TensorSource", "derive"]
+__all__ = ["Derived", "LazyTensor", "Op", "Rows", "Stored", "TensorSource", "derive", "reader"]
 
 Rows = Callable[[int, int], "torch.Tensor"]
 """Rows ``[start, stop)`` of a tensor, as a matrix (stop - start, width).
@@ -90,3 +90,12 @@ def derive(op: Op, *inputs: LazyTensor) -> Derived:
         ValueError: The inputs do not fit the operation.
     """
     return Derived(op, inputs, op.infer(*(one.spec for one in inputs)))
+
+
+def reader(tensor: LazyTensor) -> Callable[[int, int], Buffer]:
+    """One pass over a tensor's rows as bytes, in ascending order; torch is needed only where it is computed."""
+    if isinstance(tensor, Stored):
+        return lambda start, stop: tensor.source.read(tensor.name, start, stop)
+    from weightkit.compute import open_bytes
+
+    return open_bytes(tensor)

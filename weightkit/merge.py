@@ -72,7 +72,7 @@ def plan(
             files, small = to_meta(base, merged.tensors, form, parts, order, tokenizers=merged.tokenizer)
     except ValueError as error:
         raise PlanError(f"{base.path}: {error}") from error
-    return Plan("merge", (*merged.steps, str(how)), files, small, (*merged.notes, *notes))
+    return Plan("merge", (*merged.steps, str(how)), files, small, (*merged.notes, *notes), tensors=to == "hf")
 
 
 def check_base(base: Checkpoint, adapters: Sequence[Adapter], allow_tuned_base: bool) -> None:

@@ -7,7 +7,7 @@ is made in milliseconds, without reading a weight.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +20,10 @@ from weightkit.lazy import Derived, LazyTensor, Stored
 from weightkit.streams import Stream
 
 __all__ = ["OutputFile", "Plan", "Planned", "SmallFile", "StreamFile", "Twin", "in_step"]
+
+
+Watch = Callable[[tuple[int, int], Buffer], None]
+"""Told of a block of the tensor that lies at a run and offset of the layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +95,32 @@ class OutputFile:
                 visit(tensor)
         return sum(seen.values())
 
-    def chunks(self, block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
-        """The file from front to back; with a twin, its bytes beside it."""
+    def chunks(self, block_bytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back; with a twin, its bytes beside it.
+
+        Args:
+            block_bytes: About how many bytes at a time.
+            watch: Told of every block of a tensor before it goes out; not of a twin's.
+        """
         if self.twin is None:
-            payloads = (self.payload(run, block_bytes) for run in self.encoding.order(self.layout))
+            payloads = (self.payload(run, block_bytes, watch) for run in self.encoding.order(self.layout))
             for chunk in self.encoding.encode(self.layout, payloads):
                 yield (chunk,)
         else:
             beside = replace(self, encoding=self.twin.encoding, tensors=self.twin.tensors, twin=None)
             yield from in_step([replace(self, twin=None), beside], block_bytes)
 
-    def payload(self, run: int, block_bytes: int) -> Iterator[Buffer]:
+    def payload(self, run: int, block_bytes: int, watch: Watch | None = None) -> Iterator[Buffer]:
         """The bytes of one run."""
         from weightkit.compute import blocks
 
+        offset = 0
         for tensor in self.tensors[run]:
             for (block,) in blocks([tensor], block_bytes):
+                if watch is not None:
+                    watch((run, offset), block)
                 yield block
+            offset += tensor.spec.numel
 
 
 def in_step(files: Sequence[OutputFile], block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
@@ -246,8 +259,8 @@ class StreamFile:
         """Bytes that will be read from inputs."""
         return self.stream.read_nbytes
 
-    def chunks(self, block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
-        """The file from front to back."""
+    def chunks(self, block_bytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back; it has no tensors to watch."""
         for chunk in self.stream.chunks(block_bytes):
             yield (chunk,)
 
@@ -282,6 +295,7 @@ class Plan:
         files: Files of tensors or of streams, in the order of their names.
         small: Small files, written after them.
         notes: What the user should know before the run, one line each.
+        tensors: Whether the tensors are a model's under transformers' names, so that their content digests are of use.
     """
 
     job: str
@@ -289,6 +303,7 @@ class Plan:
     files: tuple[OutputFile | StreamFile, ...]
     small: tuple[SmallFile, ...]
     notes: tuple[str, ...] = ()
+    tensors: bool = False
 
     @property
     def everything(self) -> tuple[OutputFile | StreamFile | SmallFile, ...]:

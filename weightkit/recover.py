@@ -85,7 +85,7 @@ def plan(
         tokenizers = base if form.tokenizer_from == "base" else diff
     configs = base if form.config_from == "base" else diff
     small = small_files(diff, configs, tokenizers, files, release, form, pad_token=pad_token)
-    return Plan("recover", tuple(steps), files, small, tuple(pairs.notes))
+    return Plan("recover", tuple(steps), files, small, tuple(pairs.notes), tensors=True)
 
 
 def nan_problems(checkpoint: Checkpoint, role: str) -> list[str]:

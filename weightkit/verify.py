@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from weightkit import manifests
+from weightkit import content, manifests
+from weightkit.checkpoints import open_checkpoint
 from weightkit.containers import sniff
 from weightkit.digest import CHUNK, Digest, Hasher, hash_file
 from weightkit.errors import FormatError, PlanError
 from weightkit.events import BytesWritten, Notify, ignore
+from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
 
 __all__ = ["LIST_NAMES", "Checked", "Verification", "verify"]
@@ -26,7 +28,7 @@ __all__ = ["LIST_NAMES", "Checked", "Verification", "verify"]
 LIST_NAMES = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "BLAKE3SUMS", "checklist.chk")
 """Lists that are looked for in a folder where none is named. Without any, the Hub's notes in it are used."""
 
-LIST_ENDINGS = (*LIST_NAMES, ".sha256", ".md5", ".sha512")
+LIST_ENDINGS = (*LIST_NAMES, content.TENSORS, ".sha256", ".md5", ".sha512")
 """Ends of the names of lists, which are no extra files."""
 
 SMALL = 1 << 20
@@ -84,9 +86,9 @@ def verify(
 ) -> Verification:
     """Check a folder or a file against digests.
 
-    They may be coreutils' lists, Meta's checklist, tables in a README or model card, Git-LFS pointers, the Hub's own notes,
-    or those of the catalog. Of a large file, size and what it begins and ends with are looked at before it is hashed: a
-    pointer, a web page or a download that was cut off is named at once.
+    They may be content digests of tensors, coreutils' lists, Meta's checklist, tables in a README or model card, Git-LFS
+    pointers, the Hub's own notes, or those of the catalog. Of a large file, size and what it begins and ends with are looked
+    at before it is hashed: a pointer, a web page or a download that was cut off is named at once.
 
     Args:
         path: The folder; or one file, which is looked up by its name, or of a release by its digest.
@@ -107,7 +109,11 @@ def verify(
     if not chosen and not releases:
         chosen = [folder / name for name in LIST_NAMES if (folder / name).is_file()]
     wanted: dict[str, list[Entry]] = {}
-    found = [(str(one), manifests.read(one)) for one in chosen]
+    tensor_lists = [one for one in chosen if one.is_file() and content.is_list(one)]
+    tensors = [one for path in tensor_lists for one in check_tensors(target, content.parse(path), notify)]
+    if tensors and len(tensor_lists) == len(chosen) and not releases:
+        return Verification(tuple(tensors))
+    found = [(str(one), manifests.read(one)) for one in chosen if one not in tensor_lists]
     found += [(f"--release {name}", entries_of(name)) for name in releases]
     if not found and (notes := pointers.hub(folder)):
         found = [(str(folder / pointers.HUB_NOTES), notes)]
@@ -125,7 +131,22 @@ def verify(
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         checked = list(pool.map(lambda name: check(folder, name, wanted[name], notify), wanted))
     extra = [] if not target.is_dir() else extras(folder, set(wanted), chosen)
-    return Verification(tuple(one for group in checked for one in group) + tuple(extra))
+    return Verification(tuple(one for group in checked for one in group) + tuple(tensors) + tuple(extra))
+
+
+def check_tensors(target: Path, wanted: Mapping[str, Digest], notify: Notify) -> list[Checked]:
+    """Check the tensors of a checkpoint, whatever its containers and shards; buffers of frequencies may be missing."""
+    checkpoint = open_checkpoint(target, "PATH")
+    found = []
+    for name, digest in wanted.items():
+        if name not in checkpoint.tensors:
+            found += [] if llama.is_inv_freq(name) else [Checked(name, "missing", digest)]
+            continue
+        actual = content.tensor_digest(checkpoint.tensors[name])
+        notify(BytesWritten(name, checkpoint.spec(name).nbytes))
+        found.append(Checked(name, "ok" if actual == digest else "FAILED", digest, actual))
+    extra = [name for name in checkpoint.tensors if name not in wanted and not llama.is_inv_freq(name)]
+    return found + [Checked(name, "extra") for name in extra]
 
 
 def entries_of(release: str) -> list[Entry]:

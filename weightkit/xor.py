@@ -29,6 +29,7 @@ from weightkit import catalog, manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.catalog import Release
 from weightkit.containers import sniff
+from weightkit.content import TENSORS
 from weightkit.digest import Digest, hash_file
 from weightkit.errors import DigestMismatch, FormatError, PlanError, WeightkitError
 from weightkit.events import Notify, ignore
@@ -58,7 +59,7 @@ PLAIN = "added_tokens.json"
 def listing(path: Path, role: str) -> dict[str, Path]:
     """The files of a folder and the folders in it, by their paths in it. A file is one of itself.
 
-    Hidden ones are left out, and SHA256SUMS, which weightkit itself leaves and writes anew.
+    Hidden ones are left out, and SHA256SUMS and TENSORS, which weightkit itself leaves and writes anew.
 
     Raises:
         PlanError: There is nothing.
@@ -70,7 +71,7 @@ def listing(path: Path, role: str) -> dict[str, Path]:
     found = {}
     for file in sorted(path.rglob("*")):
         inside = PurePosixPath(*file.relative_to(path).parts)
-        if file.is_file() and str(inside) != SUMS and not any(part.startswith(".") for part in inside.parts):
+        if file.is_file() and str(inside) not in (SUMS, TENSORS) and not any(part.startswith(".") for part in inside.parts):
             found[str(inside)] = file
     if not found:
         raise PlanError(f"{role}: {path} holds no files")

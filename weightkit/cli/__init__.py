@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "Write a checkpoint in another layout.",
     "tokenizer": "Merge sentencepiece vocabularies.",
     "verify": "Check files against published digests.",
+    "manifest": "Write digests of files or tensors.",
     "explain": "Say why something does not match.",
     "identify": "Say which published file or release something is.",
     "inspect": "Say what is in a folder of weights.",

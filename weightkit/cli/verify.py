@@ -21,7 +21,7 @@ COLORS = {"ok": "green", "FAILED": "red", "missing": "red", "extra": "yellow"}
 )
 @click.option("--release", multiple=True, metavar="NAME", help="A release of the catalog. May be repeated.")
 @click.option("--fail-on-missing/--no-fail-on-missing", default=True, show_default=True, help="Whether a missing file fails.")
-@click.option("--fail-on-extra/--no-fail-on-extra", default=False, show_default=True, help="Whether an extra file fails.")
+@click.option("--fail-on-extra", is_flag=True, help="Fail where there is a file that no list names.")
 @path_option("--junit", "Write the result as JUnit XML, too.", metavar="FILE")
 @click.option("--jobs", type=click.IntRange(1), default=default_jobs, help="Files at a time.  [default: processors, up to 4]")
 @talk_options

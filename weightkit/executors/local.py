@@ -6,6 +6,7 @@ places, so memory stays bounded and no byte is read back for its digest.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -13,18 +14,23 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import TypeVar
 
 from weightkit.budget import Budget
 from weightkit.buffers import Buffer
+from weightkit.content import TensorHash
 from weightkit.digest import Digest, Hasher
 from weightkit.errors import DigestMismatch, WeightkitError
 from weightkit.events import BytesWritten, Event, FileFinished, FileKept, Notify, ignore
 from weightkit.plan import OutputFile, Plan, SmallFile, StreamFile
 from weightkit.sinks import Sink
+from weightkit.spec import TensorSpec
 
 __all__ = ["Receipt", "Report", "run", "write_file"]
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 QUEUE_PLACES = 4
 DIGEST = "sha256"
@@ -41,6 +47,7 @@ class Receipt:
         checked: Whether a published digest was given for it (and so holds).
         twin: Digests of the file that was computed in step, if there was one.
         kept: Whether it stood there whole from an interrupted run.
+        tensors: Content digests of its tensors by name; None where they were not taken.
     """
 
     path: str
@@ -49,6 +56,7 @@ class Receipt:
     checked: bool = False
     twin: dict[str, Digest] | None = None
     kept: bool = False
+    tensors: dict[str, Digest] | None = None
 
     @property
     def sha256(self) -> str:
@@ -70,9 +78,9 @@ class Report:
 
 
 @contextmanager
-def relay(work: Callable[[Buffer], object]) -> Iterator[Callable[[Buffer], None]]:
+def relay(work: Callable[[Item], object]) -> Iterator[Callable[[Item], None]]:
     """A thread that does ``work`` on what it is handed, in order; what it raises is raised at the next hand-over."""
-    queue: SimpleQueue[Buffer | None] = SimpleQueue()
+    queue: SimpleQueue[Item | None] = SimpleQueue()
     places = threading.Semaphore(QUEUE_PLACES)
     failure: list[BaseException] = []
 
@@ -85,7 +93,7 @@ def relay(work: Callable[[Buffer], object]) -> Iterator[Callable[[Buffer], None]
                     failure.append(error)
             places.release()
 
-    def hand_over(item: Buffer) -> None:
+    def hand_over(item: Item) -> None:
         places.acquire()
         if failure:
             places.release()
@@ -103,8 +111,12 @@ def relay(work: Callable[[Buffer], object]) -> Iterator[Callable[[Buffer], None]
         raise failure[0]
 
 
-def write_file(file: OutputFile | StreamFile, sink: Sink, notify: Notify = ignore, *, block_bytes: int) -> Receipt:
+def write_file(
+    file: OutputFile | StreamFile, sink: Sink, notify: Notify = ignore, *, block_bytes: int, tensors: bool = False
+) -> Receipt:
     """Compute, hash, write and check one file; the unit of work of every executor.
+
+    With ``tensors``, the digest of each tensor is taken beside that of the file.
 
     Raises:
         DigestMismatch: It is not what was published; nothing appears under its name.
@@ -117,11 +129,19 @@ def write_file(file: OutputFile | StreamFile, sink: Sink, notify: Notify = ignor
         log.info("%s: whole from an earlier run, kept", file.path)
         notify(FileKept(file.path, file.nbytes))
         return Receipt(file.path, file.nbytes, kept, bool(file.expect), kept=True)
+    content = Content(file) if tensors and isinstance(file, OutputFile) and file.twin is None else None
+    content_relay = relay(content.update) if content else nullcontext(None)
     hasher, twin_hasher = Hasher(algorithms), Hasher(algorithms)
     twin_relay = relay(twin_hasher.update) if file.twin else nullcontext(ignore_chunk)
     with sink.create(file.path) as out:
-        with relay(hasher.update) as hash_chunk, relay(out.write) as write_chunk, twin_relay as hash_twin:
-            for chunk, *beside in file.chunks(block_bytes):
+        with (
+            relay(hasher.update) as hash_chunk,
+            relay(out.write) as write_chunk,
+            twin_relay as hash_twin,
+            content_relay as hash_tensor,
+        ):
+            watch = None if hash_tensor is None else functools.partial(watched_block, hash_tensor)
+            for chunk, *beside in file.chunks(block_bytes, watch):
                 hash_chunk(chunk)
                 write_chunk(chunk)
                 for other in beside:
@@ -136,7 +156,34 @@ def write_file(file: OutputFile | StreamFile, sink: Sink, notify: Notify = ignor
         out.seal(digests)
     log.info("%s: written, %d bytes, sha256 %s", file.path, hasher.nbytes, digests[DIGEST].hex)
     notify(FileFinished(file.path, hasher.nbytes, tuple(digests.values())))
-    return Receipt(file.path, hasher.nbytes, digests, bool(file.expect), twin_hasher.digests() if file.twin else None)
+    twin_digests = twin_hasher.digests() if file.twin else None
+    found = content.digests() if content else None
+    return Receipt(file.path, hasher.nbytes, digests, bool(file.expect), twin_digests, tensors=found)
+
+
+class Content:
+    """Digests of the tensors of one file, taken as their blocks go by."""
+
+    def __init__(self, file: OutputFile) -> None:
+        self.hashes: dict[tuple[int, int], dict[TensorSpec, TensorHash]] = {}
+        self.names: dict[str, TensorHash] = {}
+        for item in file.layout.items:
+            here = self.hashes.setdefault((item.run, item.offset), {})
+            self.names[item.name] = here.setdefault(item.spec, TensorHash(item.spec))
+
+    def update(self, part: tuple[tuple[int, int], Buffer]) -> None:
+        """Take in a block of a tensor."""
+        for one in self.hashes[part[0]].values():
+            one.update(part[1])
+
+    def digests(self) -> dict[str, Digest]:
+        """The digests, by name."""
+        return {name: one.digest() for name, one in self.names.items()}
+
+
+def watched_block(hand_over: Callable[[tuple[tuple[int, int], Buffer]], None], place: tuple[int, int], block: Buffer) -> None:
+    """Hand a tensor's block over."""
+    hand_over((place, block))
 
 
 def ignore_chunk(chunk: Buffer) -> None:
@@ -185,7 +232,7 @@ def run(plan: Plan, sink: Sink, budget: Budget, notify: Notify = ignore) -> Repo
 
     def attempt(file: OutputFile | StreamFile) -> Receipt | None:
         try:
-            return write_file(file, sink, watched, block_bytes=budget.block_bytes)
+            return write_file(file, sink, watched, block_bytes=budget.block_bytes, tensors=plan.tensors)
         except DigestMismatch as error:
             mismatches.append(error)
             return None

@@ -12,7 +12,7 @@ Source: coreutils 9.1, ``src/digest.c``: upper-case digits, one blank instead of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +24,8 @@ __all__ = ["BY_LENGTH", "Entry", "encode", "inside", "parse", "parse_line"]
 LINE = re.compile(r"([0-9A-Fa-f]+)[ \t](?:[ *])?(.+)", re.DOTALL)
 TAGGED = re.compile(r"(MD5|SHA1|SHA256|SHA512|BLAKE2b|BLAKE3) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
 BY_LENGTH = {length: name for name, length in reversed(ALGORITHMS.items()) if name not in ("blake3", "gitsha1")}
+NAMED = {"b2sum": "blake2b", "blake2": "blake2b", "b3sum": "blake3", "blake3": "blake3"}
+"""In the name of a list -> the algorithm of digests that are as long as SHA-512's or SHA-256's."""
 ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
@@ -54,12 +56,13 @@ def parse(text: str, origin: Path) -> list[Entry]:
             a file has two different digests.
     """
     entries: dict[tuple[str, str], Entry] = {}
+    by_length = {**BY_LENGTH, **{ALGORITHMS[name]: name for part, name in NAMED.items() if part in origin.name.lower()}}
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip("\r").lstrip("\ufeff")
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            entry = parse_line(line)
+            entry = parse_line(line, by_length)
         except ValueError as error:
             raise FormatError(origin, f"line {number}: {error}") from error
         known = entries.setdefault((entry.path, entry.digest.algorithm), entry)
@@ -70,17 +73,17 @@ def parse(text: str, origin: Path) -> list[Entry]:
     return list(entries.values())
 
 
-def parse_line(line: str) -> Entry:
-    """One line of a list; ``ValueError`` where it is none."""
+def parse_line(line: str, by_length: Mapping[int, str] = BY_LENGTH) -> Entry:
+    """One line of a list; ``ValueError`` where it is none. ``by_length`` says which algorithm has digests of a length."""
     escaped = line.startswith("\\")
     body = line[1:] if escaped else line
     if match := TAGGED.fullmatch(body):
         algorithm, name, digits = match[1].lower(), match[2], match[3].lower()
     elif match := LINE.fullmatch(body):
         digits, name = match[1].lower(), match[2]
-        if len(digits) not in BY_LENGTH:
+        if len(digits) not in by_length:
             raise ValueError(f"a digest of {len(digits)} digits is none of " + ", ".join(ALGORITHMS))
-        algorithm = BY_LENGTH[len(digits)]
+        algorithm = by_length[len(digits)]
     else:
         raise ValueError(f"{line[:60]!r} is no line of a list of digests")
     if escaped:

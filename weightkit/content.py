@@ -1,0 +1,106 @@
+"""Content digests: of a tensor whatever container holds it, and of a model whatever its shards.
+
+    tensor   SHA-256 of a line "float16 32000 4096" (dtype, then each size) with a line feed, then the bytes, row-major,
+             little-endian
+    model    SHA-256 of the lines "<digest>  <name>" with line feeds, in the order of the names' bytes, without rotary
+             inv_freq buffers, which converters store or leave out
+
+Names, dtypes and shapes are those of the transformers layout. ``docs/content-digests.md`` specifies it for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from weightkit.buffers import Buffer
+from weightkit.checkpoints import Checkpoint
+from weightkit.digest import Digest
+from weightkit.errors import FormatError
+from weightkit.events import BytesWritten, Notify, ignore
+from weightkit.families import llama
+from weightkit.lazy import LazyTensor, reader
+from weightkit.spec import TensorSpec
+
+__all__ = ["TENSORS", "TensorHash", "encode", "is_list", "model_digest", "parse", "tensor_digest", "tensor_digests"]
+
+TENSORS = "TENSORS"
+"""The file that runs leave beside SHA256SUMS."""
+
+HEADER = "# weightkit tensors 1: model "
+BLOCK_BYTES = 1 << 20
+
+
+class TensorHash:
+    """The digest of one tensor, taken as its bytes go by."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.hash = hashlib.sha256(" ".join([spec.dtype.name, *map(str, spec.shape)]).encode() + b"\n")
+
+    def update(self, block: Buffer) -> None:
+        """Take in the next bytes."""
+        self.hash.update(block)
+
+    def digest(self) -> Digest:
+        """The digest so far."""
+        return Digest("sha256", self.hash.hexdigest())
+
+
+def tensor_digest(tensor: LazyTensor) -> Digest:
+    """The digest of a tensor."""
+    taken, spec = TensorHash(tensor.spec), tensor.spec
+    read, step = reader(tensor), max(1, BLOCK_BYTES // max(1, spec.row_nbytes))
+    for start in range(0, spec.rows if spec.width else 0, step):
+        taken.update(read(start, min(start + step, spec.rows)))
+    return taken.digest()
+
+
+def tensor_digests(checkpoint: Checkpoint, notify: Notify = ignore) -> dict[str, Digest]:
+    """The digests of all tensors of a checkpoint, by name."""
+    found = {}
+    for name, tensor in checkpoint.tensors.items():
+        found[name] = tensor_digest(tensor)
+        notify(BytesWritten(name, tensor.spec.nbytes))
+    return found
+
+
+def model_digest(tensors: Mapping[str, Digest]) -> Digest:
+    """The digest of a model."""
+    lines = [line for name, line in in_order(tensors) if not llama.is_inv_freq(name)]
+    return Digest("sha256", hashlib.sha256("".join(lines).encode()).hexdigest())
+
+
+def in_order(tensors: Mapping[str, Digest]) -> Iterable[tuple[str, str]]:
+    """Names and lines, in the order of the names' bytes."""
+    return [(name, f"{tensors[name].hex}  {name}\n") for name in sorted(tensors, key=lambda name: name.encode())]
+
+
+def encode(tensors: Mapping[str, Digest]) -> bytes:
+    """The file: a line with the model's digest, then a line for each tensor, all buffers among them."""
+    return (f"{HEADER}{model_digest(tensors).hex}\n" + "".join(line for _, line in in_order(tensors))).encode()
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file holds digests of tensors."""
+    with path.open("rb") as file:
+        return file.read(len(HEADER)) == HEADER.encode()
+
+
+def parse(path: Path) -> dict[str, Digest]:
+    """The digests in such a file.
+
+    Raises:
+        FormatError: It is damaged, or its first line is not the model's digest.
+    """
+    lines = path.read_text("utf-8").splitlines()
+    found: dict[str, Digest] = {}
+    for number, line in enumerate(lines[1:], 2):
+        digits, _, name = line.partition("  ")
+        try:
+            found[name] = Digest("sha256", digits)
+        except ValueError as error:
+            raise FormatError(path, f"line {number}: {error}") from error
+    if not found or model_digest(found).hex != lines[0].removeprefix(HEADER).strip():
+        raise FormatError(path, "is damaged: its first line is not the digest of the others; make it anew")
+    return found
