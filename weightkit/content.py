@@ -11,6 +11,7 @@ Names, dtypes and shapes are those of the transformers layout. ``docs/content-di
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -68,17 +69,33 @@ def tensor_digests(checkpoint: Checkpoint, notify: Notify = ignore) -> dict[str,
 def model_digest(tensors: Mapping[str, Digest]) -> Digest:
     """The digest of a model."""
     lines = [line for name, line in in_order(tensors) if not llama.is_inv_freq(name)]
-    return Digest("sha256", hashlib.sha256("".join(lines).encode()).hexdigest())
+    return Digest("sha256", hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest())
 
 
 def in_order(tensors: Mapping[str, Digest]) -> Iterable[tuple[str, str]]:
     """Names and lines, in the order of the names' bytes."""
-    return [(name, f"{tensors[name].hex}  {name}\n") for name in sorted(tensors, key=lambda name: name.encode())]
+    lines = [(name, f"{tensors[name].hex}  {escaped(name)}\n") for name in tensors]
+    return sorted(lines, key=lambda one: one[0].encode("utf-8", "surrogatepass"))
+
+
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+
+
+def escaped(name: str) -> str:
+    """A name on one line: a backslash, line feed or carriage return in it is written as two characters."""
+    return re.sub(r"[\\\n\r]", lambda match: ESCAPES[match[0]], name)
+
+
+def unescaped(text: str) -> str:
+    """Undo ``escaped``."""
+    back = {value: key for key, value in ESCAPES.items()}
+    return re.sub(r"\\[\\nr]", lambda match: back[match[0]], text)
 
 
 def encode(tensors: Mapping[str, Digest]) -> bytes:
     """The file: a line with the model's digest, then a line for each tensor, all buffers among them."""
-    return (f"{HEADER}{model_digest(tensors).hex}\n" + "".join(line for _, line in in_order(tensors))).encode()
+    text = f"{HEADER}{model_digest(tensors).hex}\n" + "".join(line for _, line in in_order(tensors))
+    return text.encode("utf-8", "surrogatepass")
 
 
 def is_list(path: Path) -> bool:
@@ -93,12 +110,12 @@ def parse(path: Path) -> dict[str, Digest]:
     Raises:
         FormatError: It is damaged, or its first line is not the model's digest.
     """
-    lines = path.read_text("utf-8").splitlines()
+    lines = path.read_bytes().decode("utf-8", "surrogatepass").removesuffix("\n").split("\n")
     found: dict[str, Digest] = {}
     for number, line in enumerate(lines[1:], 2):
         digits, _, name = line.partition("  ")
         try:
-            found[name] = Digest("sha256", digits)
+            found[unescaped(name)] = Digest("sha256", digits)
         except ValueError as error:
             raise FormatError(path, f"line {number}: {error}") from error
     if not found or model_digest(found).hex != lines[0].removeprefix(HEADER).strip():
