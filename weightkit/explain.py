@@ -7,46 +7,32 @@ print(weightkit.explain.explain("release/pytorch_model.bin", expect="bfd6f5e1...
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from weightkit import catalog
-from weightkit.adapters import Arithmetic, apply_adapters
+from weightkit.causes.merges import merge_command, merged_otherwise, merges
+from weightkit.causes.naive import naive_sum
+from weightkit.causes.small import differing_fields, is_json, known_small_files
+from weightkit.causes.values import cause
+from weightkit.causes.writings import other_ways
 from weightkit.checkpoints import Checkpoint, open_checkpoint
 from weightkit.checkpoints.peft import Adapter, open_adapter
-from weightkit.compare import Comparison, TensorDifference, compare, paired_otherwise, same_bytes
-from weightkit.containers.memory import InMemory
+from weightkit.compare import Comparison, compare
 from weightkit.containers.torch_file import TorchFile
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, root_for
 from weightkit.digest import ALGORITHMS, Digest, hash_file
-from weightkit.dtypes import BFLOAT16, FLOAT16, FLOAT32
-from weightkit.errors import FormatError, PlanError, WeightkitError
+from weightkit.errors import FormatError, PlanError
 from weightkit.events import Notify, ignore
-from weightkit.families import llama
-from weightkit.families.converters import CONVERTERS, MODIFIERS, ModelShape, converter_named
-from weightkit.flavour import values
-from weightkit.lazy import LazyTensor, Stored, derive, reader
-from weightkit.ops.add import Cast
-from weightkit.ops.lora import ROUNDINGS
 from weightkit.output import together
 from weightkit.plan import OutputFile
 from weightkit.seek import digests
-from weightkit.spec import TensorSpec
-from weightkit.streams.planes import cast_bits
 from weightkit.verify import at_a_glance
 
 __all__ = ["Explanation", "digest_from", "explain", "naive_sum"]
-
 WEIGHTS = (".bin", ".pth", ".pt", ".safetensors")
-FEW = 5e-4
-"""Another order of sums changes up to 7e-5 of the elements of a float16 merge, a rounding more or less thousands of times as
-many. Source: peer-numerics, sections 5 and 6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,80 +167,6 @@ def explain_weights(
     )
 
 
-def other_ways(name: str, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, str], OutputFile]]:
-    """The tensors of a file as other torches, and with other frequencies, would have written them."""
-    (container,) = checkpoint.files.values()
-    if not isinstance(container, TorchFile):
-        return
-    for what, tensors in other_frequencies(checkpoint):
-        layout, runs = together([(one, tensor, one) for one, tensor in tensors.items()])
-        if what == "container":
-            layout = container.layout()
-            placed: dict[int, dict[int, LazyTensor]] = {}
-            for item in layout.items:
-                placed.setdefault(item.run, {})[item.offset] = checkpoint.tensors[item.name]
-            runs = tuple(tuple(parts[offset] for offset in sorted(parts)) for _, parts in sorted(placed.items()))
-        for profile in PROFILES:
-            kinds = {(container.kind if container.kind != "other" else "dict", container.metadata), ("dict", None)}
-            for kind, metadata in sorted(kinds, key=str):
-                encoding = TorchZip(profile, root_for(name, profile), kind, metadata)
-                yield what, {"profile": profile.removeprefix("zip-")}, OutputFile(name, encoding, layout, runs)
-
-
-def other_frequencies(checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, LazyTensor]]]:
-    """The tensors as they are, and with inv_freq left out, added or in other bits."""
-    tensors = dict(checkpoint.tensors)
-    yield "container", tensors
-    have = {name for name in tensors if llama.is_inv_freq(name)}
-    layers = [name for name in tensors if name.endswith("self_attn.q_proj.weight")]
-    if not layers:
-        return
-    if have:
-        yield "inv_freq should not be there", {name: one for name, one in tensors.items() if name not in have}
-    count = next((tensors[name].spec.shape[0] for name in have), 0) or head_dim(checkpoint, tensors[layers[0]]) // 2
-    if not count:
-        return
-    exact = frequencies(count)
-    half = derive(Cast(FLOAT16), exact)
-    for what, value in (
-        ("exact, in float32", exact),
-        ("rounded through float16, in float32", derive(Cast(FLOAT32), half)),
-        ("in float16", half),
-    ):
-        names = have or {name.replace("self_attn.q_proj.weight", llama.INV_FREQ) for name in layers}
-        changed = {**tensors, **dict.fromkeys(names, value)}
-        verb = "inv_freq should be" if have else "inv_freq is missing; it should be there,"
-        yield f"{verb} {what}", {name: changed[name] for name in llama.in_state_dict_order(changed)}
-
-
-def frequencies(count: int) -> Stored:
-    """The exact rotary frequencies, as transformers computes them."""
-    values = llama.inv_freq(count)
-    return Stored(InMemory(Path("(computed)"), {"f": TensorSpec(FLOAT32, (count,))}, {"f": values.tobytes()}), "f")
-
-
-def head_dim(checkpoint: Checkpoint, weight: LazyTensor) -> int:
-    """Rows of an attention head, from the config or LLaMA's own widths; 0 where nothing tells."""
-    width = weight.spec.shape[0]
-    heads = checkpoint.json("config.json").get("num_attention_heads") or llama.HEADS.get(width)
-    return width // heads if type(heads) is int and heads and width % heads == 0 else 0
-
-
-def merges(base: Checkpoint, adapters: Sequence[Adapter]) -> Iterator[tuple[str, dict[str, LazyTensor]]]:
-    """What base and adapters give in every order, rounding and order of sums; each different one once."""
-    for order in itertools.permutations(adapters):
-        asked = list(order) == list(adapters)
-        names = ", then ".join(one.path.name for one in order)
-        for rounding in ROUNDINGS:
-            for sums in ("fma", "mul-add"):
-                try:
-                    merged = apply_adapters(base.tensors, order, Arithmetic(rounding, sums))
-                except WeightkitError:
-                    continue
-                arithmetic = f"rounding {rounding}, sums {sums}"
-                yield arithmetic if asked else f"LoRA order: {names} ({arithmetic})", merged.tensors
-
-
 def explain_merge(
     target: Path, wanted: Digest, base: Checkpoint, adapters: Sequence[Adapter], lines: list[str], notify: Notify
 ) -> Explanation:
@@ -288,19 +200,6 @@ def explain_merge(
     )
 
 
-def merge_command(what: str, base: Checkpoint, adapters: Sequence[Adapter], profile: str = "") -> str:
-    """The merge that a description stands for."""
-    arithmetic = what.rpartition("(")[2].rstrip(")") if what.startswith("LoRA order") else what
-    rounding, sums = (part.split()[-1] for part in arithmetic.split(", "))
-    order = [one.path for one in adapters]
-    if what.startswith("LoRA order"):
-        named = what.removeprefix("LoRA order: ").rpartition(" (")[0].split(", then ")
-        order = [next(one.path for one in adapters if one.path.name == name) for name in named]
-    words = " ".join(f"--lora {path}" for path in order)
-    compat = f" --torch-compat {profile}" if profile else ""
-    return f"weightkit merge --base {base.path} {words} --rounding {rounding} --sums {sums}{compat} --out OUT"
-
-
 def explain_small(target: Path, wanted: Digest, lines: list[str]) -> Explanation:
     """Why a small file is another: which version of which tool wrote the one wanted, and which fields differ."""
     content = target.read_bytes()
@@ -324,54 +223,6 @@ def explain_small(target: Path, wanted: Digest, lines: list[str]) -> Explanation
         tuple(lines),
         "small file: its bytes differ; most often only the version of transformers in it does: compare it with --against FILE",
     )
-
-
-def known_small_files() -> Iterator[tuple[str, str, str, bytes]]:
-    """What the known converters write: converter, size of LLaMA, name of the file, bytes."""
-    shapes = {
-        "7B": ModelShape(4096, 11008, 32, 32, 32, 32000, 1e-6),
-        "13B": ModelShape(5120, 13824, 40, 40, 40, 32000, 1e-6),
-        "30B": ModelShape(6656, 17920, 52, 52, 60, 32000, 1e-6),
-        "65B": ModelShape(8192, 22016, 64, 64, 80, 32000, 1e-5),
-    }
-    for base in CONVERTERS:
-        for name in (base, *(f"{base}+{modifier}" for modifier in MODIFIERS)):
-            converter = converter_named(name)
-            for size, shape in shapes.items():
-                for file, content in converter.small_files(shape).items():
-                    yield name, size, file, content
-
-
-def is_json(content: bytes) -> bool:
-    """Whether bytes are JSON."""
-    try:
-        json.loads(content)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def differing_fields(one: bytes, other: bytes) -> str:
-    """Which fields of two JSON objects differ, here and there."""
-    if not is_json(one) or not is_json(other):
-        return "one of them is no JSON: damage"
-    here, there = json.loads(one), json.loads(other)
-    if not isinstance(here, dict) or not isinstance(there, dict):
-        return "they are no objects"
-    gone = object()
-    changed = [
-        f"{key}: {shown_field(here, key)} here, {shown_field(there, key)} wanted"
-        for key in sorted({*here, *there})
-        if here.get(key, gone) != there.get(key, gone)
-    ]
-    if not changed:
-        return "same fields, written otherwise (blanks, order or line ends)"
-    return "fields that differ: " + "; ".join(changed)
-
-
-def shown_field(fields: Mapping[str, object], key: str) -> str:
-    """A field's value, for people."""
-    return json.dumps(fields[key]) if key in fields else "(missing)"
 
 
 def explain_against(
@@ -458,186 +309,3 @@ def explain_files(target: Path, other: Path, here: Checkpoint, there: Checkpoint
 def told(profile: str) -> str:
     """A profile, for people."""
     return f"torch {profile} writes" if profile[0].isdigit() else profile
-
-
-def cause(found: Comparison, here: Checkpoint, there: Checkpoint) -> tuple[str, str]:
-    """The likeliest cause of differences in tensors, and what mends it."""
-    different = found.different
-    others = [one for one in different if not llama.is_inv_freq(one.name)]
-    alone = [name for name in (*found.here, *found.there) if not llama.is_inv_freq(name)]
-    if not others and not alone:
-        return frequencies_differ(found, different)
-    if not alone and others and all(one.name.endswith(("q_proj.weight", "k_proj.weight")) for one in others):
-        dim = head_dim(here, here.tensors[others[0].name]) or head_dim(there, there.tensors[others[0].name])
-        if dim and all(paired_otherwise(here.tensors[one.name], there.tensors[one.name], dim) for one in others):
-            return (
-                "q/k permutation: rows of q_proj and k_proj are in Meta's order on one side, in transformers' on the other; "
-                "all else is right",
-                "weightkit convert LLaMA/SIZE OUT --to hf",
-            )
-    if alone:
-        return f"another model, or incomplete: tensors are missing on one side ({alone[0]})", ""
-    grown = [one for one in others if llama.is_vocabulary(one.name) and another_height(one)]
-    if grown and all(one in grown and not one.changed for one in others):
-        one = grown[0]
-        rows = one.other.shape[0] - one.spec.shape[0]
-        many = f"{abs(rows)} vocabulary row{'s' if abs(rows) > 1 else ''}"
-        return f"{many} {'missing' if rows > 0 else 'too many'} in {one.name}; all that both have is the same", ""
-    if any(one.spec != one.other for one in others):
-        one = next(one for one in others if one.spec != one.other)
-        return f"another dtype or size: {one.name} is {one.spec} here, {one.other} there", ""
-    return values_differ(others, here, there)
-
-
-def another_height(one: TensorDifference) -> bool:
-    """Whether a tensor differs in the number of its rows alone."""
-    return (
-        one.spec.dtype == one.other.dtype
-        and one.spec.shape[1:] == one.other.shape[1:]
-        and one.spec.shape[:1] != one.other.shape[:1]
-    )
-
-
-def frequencies_differ(found: Comparison, different: Sequence[TensorDifference]) -> tuple[str, str]:
-    """The cause where nothing but inv_freq differs."""
-    if found.there:
-        return f"inv_freq is missing here ({len(found.there)} buffers); all else is right", ""
-    if found.here:
-        return f"inv_freq is stored here ({len(found.here)} buffers), not there; all else is right", ""
-    one = different[0]
-    if one.spec.dtype != one.other.dtype:
-        return f"inv_freq is stored in {one.spec.dtype} here, in {one.other.dtype} there; all else is right", ""
-    return (
-        "inv_freq has other bits: exact on one side, rounded through float16 on the other; all else is right",
-        "weightkit recover ... --inv-freq float16 (or float32)",
-    )
-
-
-def values_differ(others: Sequence[TensorDifference], here: Checkpoint, there: Checkpoint) -> tuple[str, str]:
-    """The cause where values differ: damage, a sum order, a rounding, bfloat16, or other weights."""
-    changed = sum(one.changed for one in others)
-    near = nearly(others, changed)
-    share = changed / max(1, sum(one.elements for one in others))
-    if not near and len(others) <= 2 and all(in_one_place(one) for one in others):
-        one = others[0]
-        return (
-            f"damage: a bad region, bytes {one.first} to {one.last} of {one.name}"
-            + (f" and {others[1].name}" if len(others) > 1 else "")
-            + "; all else is right: download the file again",
-            "",
-        )
-    if near:
-        if share < FEW:
-            return (
-                f"another sum order: {changed} elements ({share:.1e}) are one bit off, as the products of a LoRA differ "
-                "between processors",
-                "weightkit merge ... --sums mul-add (or fma), or --seek with the published list",
-            )
-        return (
-            f"one rounding more or less: {share:.2%} of the elements are a last bit off, as if something was rounded once "
-            "more, or LoRAs were merged in another order",
-            "weightkit merge ... --seek with the published list; or explain with --base BASE --lora LORA ...",
-        )
-    if through_bfloat16(others, here, there):
-        return (
-            "through bfloat16: one side has the other's values rounded to 8 bits; take the base from Meta's own files",
-            "weightkit convert LLaMA/SIZE OUT --to hf",
-        )
-    return f"other weights: {share:.1%} of the elements of {len(others)} tensors differ, by more than rounding does", ""
-
-
-def nearly(others: Sequence[TensorDifference], changed: int) -> bool:
-    """Whether values differ as roundings do: by a last bit, and by a few only here and there, where a sum is almost zero."""
-    counts = {label: sum(one.ulps.get(label, 0) for one in others) for label in ("1", "2", "3 to 16")}
-    return counts["1"] + counts["2"] >= 0.85 * changed and sum(counts.values()) >= 0.98 * changed
-
-
-def in_one_place(one: TensorDifference) -> bool:
-    """Whether the bytes that differ lie close together: a tenth of the tensor, or one sector of a disk."""
-    span = (one.last or 0) - (one.first or 0) + 1
-    return span <= max(4096, one.spec.nbytes // 10) or one.changed > 0.9 * one.elements
-
-
-def through_bfloat16(others: Sequence[TensorDifference], here: Checkpoint, there: Checkpoint) -> bool:
-    """Whether one side's first values are the other's rounded to bfloat16."""
-    for one in others[:3]:
-        if len(one.spec.shape) < 2:
-            continue
-        left, right = values(here.tensors[one.name], 1024), values(there.tensors[one.name], 1024)
-        if left is None or right is None:
-            return False
-        for first, second in ((left, right), (right, left)):
-            raw = cast_bits(first.astype(np.float32).tobytes(), FLOAT32, BFLOAT16)
-            if raw is None:
-                return False
-            rounded = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-            if np.array_equal(rounded.astype(np.float64), second):
-                return True
-        return False
-    return False
-
-
-def merged_otherwise(
-    found: Comparison, there: Checkpoint, base: Checkpoint, adapters: Sequence[Adapter]
-) -> tuple[str, str] | None:
-    """Which order, rounding and sums give the right side's tensors; None where none does. Tried on one tensor, then on all."""
-    names = [one.name for one in found.different if one.name in there.tensors]
-    for what, tensors in merges(base, adapters):
-        if all(name in tensors and same_bytes(tensors[name], there.tensors[name]) for name in names):
-            kind = "" if what.startswith("LoRA order") else "the right one was merged with "
-            return f"{kind}{what}", merge_command(what, base, adapters)
-    return None
-
-
-SUMS: dict[str, float] = {
-    "Stanford Alpaca-7B": 50637.1836,
-    "ZhiXi-13B, float32": 94052.2891,
-    "ZhiXi-13B, from the float16 difference": 94046.1875,
-    "Gist-LLaMA-7B": 50547.9570,
-    "Gist-LLaMA-7B, positive control": 50596.9141,
-    "Gist-LLaMA-7B, negative control": 50503.8789,
-    "Landmark-LLaMA-7B": 49798.7656,
-    "MOSS-RLHF reward model 7B, English": 50810.703125,
-    "MOSS-RLHF SFT model 7B, English": 50874.84765625,
-    "MOSS-RLHF reward model 7B, Chinese": 49954.0859375,
-}
-"""What authors' scripts compare the sum of all values with. Source: integrity sums, collected from those scripts."""
-
-LAYER_SUM = float(llama.inv_freq(64).astype(np.float64).sum())
-"""Sum of a layer's inv_freq in a LLaMA: 7.460. Source: peer-numerics, section 4."""
-
-
-@dataclass(frozen=True, slots=True)
-class NaiveSum:
-    """The sum of all values of a model, in float64, and which published one it is near. A diagnosis, never a proof.
-
-    Attributes:
-        value: The sum.
-        near: What is near it.
-    """
-
-    value: float
-    near: tuple[str, ...]
-
-
-def naive_sum(path: str | os.PathLike[str], notify: Notify = ignore) -> NaiveSum:
-    """Add up all values, as authors' "naive integrity checks" do, and name the published sum that it is near.
-
-    The authors add in float32 in an order that depends on the number of threads, so 0.1 counts as near. It proves nothing:
-    one wrong bit hides in it.
-    """
-    checkpoint = open_checkpoint(Path(path), "PATH")
-    total = 0.0
-    for tensor in checkpoint.tensors.values():
-        read, spec = reader(tensor), tensor.spec
-        step = max(1, (1 << 20) // max(1, spec.row_nbytes))
-        for start in range(0, spec.rows if spec.width else 0, step):
-            raw = cast_bits(read(start, min(start + step, spec.rows)), spec.dtype, FLOAT32)
-            if raw is not None:
-                total += float(np.frombuffer(raw, "<f4").astype(np.float64).sum())
-    near = []
-    for name, wanted in SUMS.items():
-        for layers, what in ((0, ""), (32, ", without the inv_freq of 32 layers"), (40, ", without the inv_freq of 40 layers")):
-            if abs(total + layers * LAYER_SUM - wanted) < 0.1:
-                near.append(f"{name}: {wanted}{what}")
-    return NaiveSum(total, tuple(near))
