@@ -133,16 +133,33 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
-class ExactDiff:
-    """The ``.wkx`` of one file: a stream.
+class OfSegments:
+    """What the streams of both directions have in common.
 
     Attributes:
-        path: The tuned model's file.
-        segments: What it is made of.
+        path: The file that is read beside the base's.
+        segments: What the tuned model's file is made of.
     """
 
     path: Path
     segments: tuple[Segment, ...]
+    held_nbytes: ClassVar[int] = SCRATCH_BYTES
+
+    @property
+    def computes(self) -> bool:
+        """Whether a tensor of the base is computed from others."""
+        return any(one.base is not None and not isinstance(one.base, Stored) for one in self.segments)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, and the base's."""
+        return (self.path, *base_files(self.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class ExactDiff(OfSegments):
+    """The ``.wkx`` of one file: a stream. ``path`` is the tuned model's file."""
+
     exact: ClassVar[bool] = False
 
     @property
@@ -152,24 +169,9 @@ class ExactDiff:
         return total + (total >> 10) + 512 * len(self.segments)
 
     @property
-    def computes(self) -> bool:
-        """Whether a tensor of the base is computed from others."""
-        return any(one.base is not None and not isinstance(one.base, Stored) for one in self.segments)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The tuned file, and the base's."""
-        return (self.path, *base_files(self.segments))
-
-    @property
     def read_nbytes(self) -> int:
         """The file's, and the base's tensors."""
         return sum(one.nbytes + (one.base.spec.nbytes if one.base else 0) for one in self.segments)
-
-    @property
-    def held_nbytes(self) -> int:
-        """Planes of a block, there and back."""
-        return SCRATCH_BYTES
 
     def chunks(self, block_bytes: int) -> Iterator[Buffer]:
         """Magic, blocks, directory; each block is decoded again and compared before it is handed out."""
@@ -228,18 +230,14 @@ def base_files(found: tuple[Segment, ...]) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """A file of the tuned model, from its ``.wkx`` and the base: a stream.
+class Restored(OfSegments):
+    """A file of the tuned model, from its ``.wkx``, which is ``path``, and the base: a stream.
 
     Attributes:
-        path: The ``.wkx``.
-        segments: What the file is made of.
-        stored: For each, bytes in the ``.wkx``.
+        stored: For each segment, bytes in the ``.wkx``.
         wanted: For each, SHA-256 of what it is predicted from; empty for nothing.
     """
 
-    path: Path
-    segments: tuple[Segment, ...]
     stored: tuple[int, ...]
     wanted: tuple[str, ...]
     exact: ClassVar[bool] = True
@@ -250,24 +248,9 @@ class Restored:
         return sum(one.nbytes for one in self.segments)
 
     @property
-    def computes(self) -> bool:
-        """Whether a tensor of the base is computed from others."""
-        return any(one.base is not None and not isinstance(one.base, Stored) for one in self.segments)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The ``.wkx``, and the base's files."""
-        return (self.path, *base_files(self.segments))
-
-    @property
     def read_nbytes(self) -> int:
         """What is stored, and the base's tensors."""
         return sum(self.stored) + sum(one.base.spec.nbytes for one in self.segments if one.base)
-
-    @property
-    def held_nbytes(self) -> int:
-        """Planes of a block."""
-        return SCRATCH_BYTES
 
     def chunks(self, block_bytes: int) -> Iterator[Buffer]:
         """The file.

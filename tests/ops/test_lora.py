@@ -87,6 +87,20 @@ def test_each_rounding_is_its_formula(name: str, dtype: torch.dtype) -> None:
     assert computed(merged(w, down, up, name)) == bits(FORMULAS[name](w, up, down))
 
 
+@pytest.mark.parametrize("scale", [2.0, 0.25, -4.0, 1.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_a_scale_that_is_a_power_of_two_rounds_nothing(scale: float, dtype: torch.dtype) -> None:
+    """It is applied in the same step as the sum; tiny and huge values, too."""
+    w, down, up = drawn(64, 96, 4, dtype)
+    down[:, ::7] *= 1e-30
+    up[::5] *= 1e-12
+    w[::3] = 0
+    kind = BY_NAME[str(dtype).removeprefix("torch.")]
+    op = MergeLora((64, 96), 4, scale, ROUNDINGS["per-adapter"], kind, kind)
+    wanted = w.clone().add_(in_order(up, down) * scale)
+    assert computed(derive(op, stored(w), stored(down), stored(up))) == bits(wanted)
+
+
 @pytest.mark.parametrize(("rows", "width"), [(1, 64), (63, 64), (64, 64), (65, 8), (130, 33), (320, 64)])
 @pytest.mark.parametrize("block_bytes", [1, 300, 1 << 12, 1 << 20])
 def test_the_blocks_asked_for_change_nothing(rows: int, width: int, block_bytes: int) -> None:

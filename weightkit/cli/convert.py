@@ -13,6 +13,7 @@ from weightkit.cli.options import (
     exits,
     output_options,
     path_option,
+    run_from,
     talk_options,
     verify_raw_option,
 )
@@ -56,10 +57,6 @@ def command(
     order: Any,
     checksums: tuple[Path, ...],
     write_index: bool,
-    jobs: int,
-    max_memory: int,
-    dry_run: bool,
-    overwrite: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -74,7 +71,7 @@ def command(
 
     form = form_from(options)
     if write_index:
-        index_alone(src, dst, to, converter or DEFAULT_CONVERTER, options, dry_run=dry_run, overwrite=overwrite)
+        index_alone(src, dst, to, converter or DEFAULT_CONVERTER, options)
         return
     planned = convert.prepare(
         src,
@@ -91,20 +88,15 @@ def command(
         planned,
         dst,
         label="converting",
-        dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
+        **run_from(options),
         verify_raw=src if verify_raw else None,
     )
     finish("convert", done, dst, clock, as_json=as_json, quiet=quiet, next_step=command_line("weightkit", "inspect", dst))
 
 
-def index_alone(
-    src: Path, dst: Path, to: str, converter: str, options: dict[str, Any], *, dry_run: bool, overwrite: bool
-) -> None:
+def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str, Any]) -> None:
     """Write the index of a conversion, without its weights."""
     from weightkit.checkpoints import converter_for
     from weightkit.convert import index_from_params
@@ -112,11 +104,11 @@ def index_alone(
     from weightkit.errors import PlanError
     from weightkit.layouts import SHARD_BYTES
 
-    if not dry_run or to != "hf":
+    if not options["dry_run"] or to != "hf":
         raise click.UsageError("--write-index goes with --dry-run --to hf")
     dtype, limit = options["dtype"] or FLOAT16, options["max_shard_size"] or SHARD_BYTES
     name, content = index_from_params(src, converter_for(converter), dtype=dtype, max_shard_bytes=limit)
-    if (dst / name).exists() and not overwrite:
+    if (dst / name).exists() and not options["overwrite"]:
         raise PlanError(f"{dst / name} is there already and would be replaced; name another DST, or say --overwrite")
     dst.mkdir(parents=True, exist_ok=True)
     (dst / name).write_bytes(content)

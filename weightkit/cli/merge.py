@@ -17,6 +17,7 @@ from weightkit.cli.options import (
     output_options,
     path_option,
     release_option,
+    run_from,
     talk_options,
     verify_raw_option,
 )
@@ -64,10 +65,6 @@ def command(
     parts: int | None,
     order: Any,
     allow_tuned_base: bool,
-    jobs: int,
-    max_memory: int,
-    dry_run: bool,
-    overwrite: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -105,12 +102,9 @@ def command(
         planned,
         out,
         label="merging",
-        dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
+        **run_from(options),
         verify_raw=base if verify_raw else None,
     )
     finish(

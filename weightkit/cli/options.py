@@ -29,6 +29,7 @@ __all__ = [
     "output_options",
     "path_option",
     "release_option",
+    "run_from",
     "run_options",
     "say_error",
     "shown",
@@ -196,6 +197,12 @@ run_options = together(
     click.option("--dry-run", is_flag=True, help="Print the plan, with exact sizes, and stop."),
     click.option("--overwrite", is_flag=True, help="Replace files of the same names, each once its successor is whole."),
 )
+
+
+def run_from(options: dict[str, Any]) -> dict[str, Any]:
+    """Of a command's options those that say how to run, as ``carry`` takes them."""
+    return {name: options[name] for name in ("jobs", "max_memory", "dry_run", "overwrite")}
+
 
 output_options = together(
     click.option("--format", type=click.Choice(["bin", "safetensors"]), help="Container to write."),

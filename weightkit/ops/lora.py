@@ -9,6 +9,7 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; peft names down ``lora_A`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
@@ -165,6 +166,8 @@ class MergeLora:
         update: Product | None = None
 
         wide = torch.empty(BLOCK_ROWS, self.shape[1])
+        rounded = self.rounding.product or self.rounding.delta
+        at_once = self.rounding.scale == "product" and not rounded and abs(math.frexp(self.scale)[0]) == 0.5
 
         def rows(start: int, stop: int) -> torch.Tensor:
             nonlocal update
@@ -177,12 +180,15 @@ class MergeLora:
             for delta in update.rows(start, stop):
                 if self.rounding.product:
                     delta = delta.to(step)
-                if self.rounding.scale == "product":
+                if self.rounding.scale == "product" and not at_once:
                     delta = delta.mul_(self.scale)
                 if self.rounding.delta:
                     delta = delta.to(step)
                 count = len(delta)
-                after[done : done + count] = wide[:count].copy_(before[done : done + count]).add_(delta.float())
+                wide[:count].copy_(before[done : done + count])
+                # to scale by a power of two rounds nothing, so it can be done in the same step as the sum
+                wide[:count].add_(delta.float(), alpha=self.scale if at_once else 1)
+                after[done : done + count] = wide[:count]
                 done += count
             return after
 
