@@ -275,6 +275,8 @@ def test_what_cannot_be_explained_is_refused(weightkit: Run, tmp_path: Path) -> 
     with pytest.raises(PlanError, match="is no file"):
         explain(BASE, expect="ab" * 32)
     assert weightkit("explain", BASE).returncode == 2
+    payload = next((PEER / "diffs" / "enc").glob("*.enc"))
+    assert "no file of weights that could be looked into" in explain(payload, expect="ab" * 32).sentence
     done = weightkit("explain", BASE / "config.json", "--expect", sha256(BASE / "config.json"))
     assert done.returncode == 0
     done = weightkit("explain", BASE / "pytorch_model-00001-of-00004.bin", "--expect", "ab" * 32, "--json")

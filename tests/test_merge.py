@@ -341,6 +341,10 @@ def test_the_config_must_be_there_and_agree(tmp_path: Path) -> None:
         merge_lora(BASE, [adapter], tmp_path / "o")
     with pytest.raises(PlanError, match="holds no adapter"):
         merge_lora(BASE, [BASE], tmp_path / "o")
+    with pytest.raises(PlanError, match="it is a LoRA adapter: name it with --lora"):
+        recover(BASE, ALPACA, tmp_path / "o")
+    with pytest.raises(PlanError, match="it is a payload: recover the model first"):
+        merge_lora(PEER / "diffs" / "enc", [ALPACA], tmp_path / "o")
 
 
 def test_an_adapter_is_never_executed_or_written_to(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ from weightkit.verify import at_a_glance
 
 __all__ = ["Explanation", "digest_from", "explain", "naive_sum"]
 WEIGHTS = (".bin", ".pth", ".pt", ".safetensors")
+TEXTS = (".json", ".txt", ".model", ".jinja", ".md", "")
+SMALL = 16 << 20
+"""A config or tokenizer has no more bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,9 @@ def explain_merge(
 
 def explain_small(target: Path, wanted: Digest, lines: list[str]) -> Explanation:
     """Why a small file is another: which version of which tool wrote the one wanted, and which fields differ."""
+    if target.stat().st_size > SMALL or target.suffix not in TEXTS:
+        sentence = "its bytes differ, and it is no file of weights that could be looked into: download it again"
+        return Explanation(False, tuple(lines), sentence)
     content = target.read_bytes()
     for what, changed in (
         ("its newline at the end is missing", content + b"\n"),

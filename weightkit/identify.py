@@ -199,7 +199,7 @@ def of_folder(folder: Path) -> Iterable[str]:
     if exact.is_exact(folder):
         yield "exact differences (.wkx): weightkit recover --raw BASE --diff it"
         return
-    kind = xor.kind_of(folder)
+    kind = xor.kind_of(folder, "PATH")
     if kind == "enc":
         yield "a byte XOR of .enc files, with Meta's consolidated.00.pth as key: weightkit recover --raw LLaMA/7B --diff it"
         for file in sorted(folder.glob("*.enc"))[:1]:
@@ -255,7 +255,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
 
 def like(rows: int, dtypes: list[str], files: int) -> str:
     """Which releases have differences of this kind. Source: peer-numerics, section 9."""
-    if dtypes == ["float16"] and rows == 32000 and files < 3:
+    if dtypes == ["float16"] and rows == 32000:
         return ", like Vicuna v1.1's or KnowLM's float16 one"
     if dtypes == ["float16"] and rows == 32001:
         return ", like Vicuna v0's"

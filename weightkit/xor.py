@@ -105,7 +105,7 @@ def head(path: Path, nbytes: int = 64) -> bytes:
         raise FormatError(path, f"cannot be read: {error.strerror}") from error
 
 
-def kind_of(path: Path) -> Literal["enc", "block"] | None:
+def kind_of(path: Path, role: str = "--diff") -> Literal["enc", "block"] | None:
     """Which XOR format a folder (or file) is in, told from its bytes; None for none of them.
 
     A file of weights that was XORed begins with zeros, since both sides began alike, or with gzip's magic; a ``.json`` then is
@@ -113,7 +113,7 @@ def kind_of(path: Path) -> Literal["enc", "block"] | None:
     """
     if not path.exists():
         return None
-    files = payload_files(path, "--diff")
+    files = payload_files(path, role)
     if any(ENC.fullmatch(name) for name in files):
         return "enc"
     for name, file in files.items():
@@ -150,7 +150,7 @@ def plan_decode(
         PlanError: Something is missing or contradicts itself.
         DigestMismatch: A small file shows that the key is another.
     """
-    kind = kind_of(payload)
+    kind = kind_of(payload, role)
     if wanted is not None and (wanted == "enc") != (kind == "enc"):
         kind = "enc" if wanted == "enc" else "block"
     if kind is None:

@@ -123,8 +123,18 @@ def open_huggingface(path: Path, role: str) -> Checkpoint:
         if names:
             return assemble(path, chosen, names, index)
     raise PlanError(
-        f"{role}: {path} holds no weights: wanted pytorch_model.bin, model.safetensors, or the shards of one of them"
+        f"{role}: {path} holds no weights{kind_instead(path)}: wanted pytorch_model.bin, model.safetensors, or the shards of "
+        "one of them"
     )
+
+
+def kind_instead(path: Path) -> str:
+    """What a folder without weights is instead, if its files' names tell; in brackets."""
+    if (path / "adapter_config.json").is_file():
+        return " (it is a LoRA adapter: name it with --lora)"
+    if any(path.glob("*.enc")) or any(path.glob("*.wkx")):
+        return " (it is a payload: recover the model first, with weightkit recover --raw BASE --diff it)"
+    return ""
 
 
 def find_files(folder: Path, chosen: str, role: str) -> tuple[list[str], dict[str, Any] | None]:
