@@ -18,8 +18,10 @@ from weightkit.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.ops.add import Cast
 from weightkit.ops.layout import JoinColumns, JoinRows, TakeColumns, TakeRows
 from weightkit.ops.lora import DEFAULT_ROUNDING, MergeLora, Rounding, Sums, Transpose, rounding_named
+from weightkit.pairing import Rules
 from weightkit.plan import OutputFile, Plan
 from weightkit.spec import TensorSpec
+from weightkit.vocabulary import Vocabulary
 
 __all__ = ["Arithmetic", "Merged", "apply_adapters", "how_summed", "merged_already"]
 
@@ -77,16 +79,15 @@ def apply_adapters(
         ValueError: The rounding is not known.
     """
     rounding = rounding_named(how.rounding)
-    merged = Merged({name: cast(name, tensor, dtype) for name, tensor in tensors.items()})
+    rules = Rules(dtype)
+    merged = Merged({name: rules.cast(name, tensor) for name, tensor in tensors.items()})
     steps = {name: tensor.spec.dtype for name, tensor in merged.tensors.items()}
     for number, adapter in enumerate(adapters):
-        problems = misplaced(merged.tensors, adapter, adapters[number + 1 :])
-        if not problems:
-            problems = apply_one(merged, adapter, rounding, how.sums, steps)
-        if problems:
-            raise PlanError(f"{adapter.path} does not fit:", problems)
-        merged.notes += adapter.notes
+        refuse(adapter, of_another_size(merged.tensors, adapter))
         known = vocabulary.read(adapter.folder)
+        refuse(adapter, misplaced(merged.tensors, adapter, known, adapters[number + 1 :]))
+        refuse(adapter, apply_one(merged, adapter, rounding, how.sums, steps))
+        merged.notes += adapter.notes
         if known is not None:
             merged.tokenizer, merged.pad_token = adapter.folder, known.pad_number
     for name, tensor in merged.tensors.items():
@@ -99,14 +100,14 @@ def apply_adapters(
     return merged
 
 
-def cast(name: str, tensor: LazyTensor, dtype: DType | None) -> LazyTensor:
-    """A tensor of the model in the dtype that it is merged in."""
-    spec = tensor.spec
-    if dtype is None or spec.dtype == dtype or spec.dtype.kind != "float":
-        return tensor
-    if llama.is_inv_freq(name) and dtype != FLOAT32:
-        return tensor
-    return derive(Cast(dtype), tensor)
+def refuse(adapter: Adapter, problems: Sequence[str]) -> None:
+    """Refuse an adapter that has problems.
+
+    Raises:
+        PlanError: It has.
+    """
+    if problems:
+        raise PlanError(f"{adapter.path} does not fit:", problems)
 
 
 def apply_one(merged: Merged, adapter: Adapter, rounding: Rounding, sums: Sums, steps: Mapping[str, DType]) -> list[str]:
@@ -209,17 +210,23 @@ def described(adapter: Adapter, modules: Sequence[str], scales: set[tuple[int, f
     return f"{adapter.path}: {lora}" + (f"; {whole}" if adapter.whole else "")
 
 
-def misplaced(tensors: Mapping[str, LazyTensor], adapter: Adapter, later: Sequence[Adapter]) -> list[str]:
-    """Why an adapter belongs to another model, or elsewhere in the order."""
-    width, wanted = width_of(tensors), adapter_width(tensors, adapter)
+def of_another_size(tensors: Mapping[str, LazyTensor], adapter: Adapter) -> list[str]:
+    """Why an adapter belongs to a model of another width."""
+    width, wanted = width_of(tensors), adapter_width(adapter)
     if width and wanted and width != wanted:
         return [
             f"it was trained on a model {named_width(wanted)}, and the base is {named_width(width)}: adapters of one size do "
             "not fit another; take the adapter made for this base"
         ]
+    return []
+
+
+def misplaced(
+    tensors: Mapping[str, LazyTensor], adapter: Adapter, known: Vocabulary | None, later: Sequence[Adapter]
+) -> list[str]:
+    """Why an adapter, with the tokenizer that it brings, belongs elsewhere in the order."""
     rows = rows_of(tensors)
     own = adapter_rows(adapter)
-    known = vocabulary.read(adapter.folder)
     tokens = known.size if known else None
     if own and rows and own < rows:
         return [
@@ -249,7 +256,7 @@ def width_of(tensors: Mapping[str, LazyTensor]) -> int | None:
     return next((shape[1] for shape in shapes if len(shape) == 2), None)
 
 
-def adapter_width(tensors: Mapping[str, LazyTensor], adapter: Adapter) -> int | None:
+def adapter_width(adapter: Adapter) -> int | None:
     """Width of the model that an adapter was trained on, where its q_proj or embeddings tell it."""
     for name, tensor in adapter.whole.items():
         if llama.is_vocabulary(name) and len(tensor.spec.shape) == 2:
@@ -262,8 +269,7 @@ def adapter_width(tensors: Mapping[str, LazyTensor], adapter: Adapter) -> int | 
 
 def named_width(width: int) -> str:
     """A model's width, with the LLaMA it belongs to."""
-    names = {4096: "LLaMA-7B", 5120: "LLaMA-13B", 6656: "LLaMA-30B", 8192: "LLaMA-65B"}
-    return f"{width} wide" + (f" ({names[width]})" if width in names else "")
+    return f"{width} wide" + (f" ({llama.SIZES[width]})" if width in llama.SIZES else "")
 
 
 def rows_of(tensors: Mapping[str, LazyTensor]) -> int | None:

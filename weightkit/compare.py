@@ -91,13 +91,10 @@ def compare_tensors(name: str, one: LazyTensor, other: LazyTensor) -> TensorDiff
     found = TensorDifference(name, one.spec, other.spec)
     if one.spec.dtype != other.spec.dtype or one.spec.shape[1:] != other.spec.shape[1:]:
         return found
-    rows = min(one.spec.rows, other.spec.rows)
-    row = one.spec.row_nbytes
     left, right = reader(one), reader(other)
-    step = max(1, BLOCK_BYTES // max(1, row))
-    for start in range(0, rows if row else 0, step):
-        stop = min(start + step, rows)
-        tally(found, start * row, left(start, stop), right(start, stop))
+    shorter = min(one.spec, other.spec, key=lambda spec: spec.rows)
+    for start, stop in shorter.blocks(BLOCK_BYTES):
+        tally(found, start * shorter.row_nbytes, left(start, stop), right(start, stop))
     return found
 
 
@@ -132,11 +129,7 @@ def same_bytes(one: LazyTensor, other: LazyTensor) -> bool:
     if one.spec != other.spec:
         return False
     left, right = reader(one), reader(other)
-    step = max(1, BLOCK_BYTES // max(1, one.spec.row_nbytes))
-    blocks = range(0, one.spec.rows if one.spec.row_nbytes else 0, step)
-    return all(
-        bytes(left(at, min(at + step, one.spec.rows))) == bytes(right(at, min(at + step, one.spec.rows))) for at in blocks
-    )
+    return all(bytes(left(start, stop)) == bytes(right(start, stop)) for start, stop in one.spec.blocks(BLOCK_BYTES))
 
 
 def paired_otherwise(one: LazyTensor, other: LazyTensor, head: int) -> bool:

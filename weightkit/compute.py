@@ -128,15 +128,12 @@ def blocks(tensors: Sequence[LazyTensor], block_bytes: int = BLOCK_BYTES) -> Ite
     Yields:
         The next bytes of each.
     """
-    spec = tensors[0].spec
-    step = max(1, block_bytes // max(1, spec.row_nbytes))
     readers: list[Callable[[int, int], Buffer]]
     if len(tensors) == 1 and isinstance(tensors[0], Stored):
         readers = [stored_bytes(tensors[0])]
     else:
         readers = [as_bytes(rows) for rows in open_tensors(tensors)]
-    for start in range(0, spec.rows if spec.width else 0, step):
-        stop = min(start + step, spec.rows)
+    for start, stop in tensors[0].spec.blocks(block_bytes):
         yield tuple(read(start, stop) for read in readers)
 
 

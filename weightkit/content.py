@@ -50,10 +50,9 @@ class TensorHash:
 
 def tensor_digest(tensor: LazyTensor) -> Digest:
     """The digest of a tensor."""
-    taken, spec = TensorHash(tensor.spec), tensor.spec
-    read, step = reader(tensor), max(1, BLOCK_BYTES // max(1, spec.row_nbytes))
-    for start in range(0, spec.rows if spec.width else 0, step):
-        taken.update(read(start, min(start + step, spec.rows)))
+    taken, read = TensorHash(tensor.spec), reader(tensor)
+    for start, stop in tensor.spec.blocks(BLOCK_BYTES):
+        taken.update(read(start, stop))
     return taken.digest()
 
 

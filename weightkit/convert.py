@@ -23,8 +23,6 @@ from weightkit.execute import Done, carry_out, check_out, expecting
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
 from weightkit.layouts import SHARD_BYTES, Order, to_huggingface, to_meta, to_tencentpretrain
-from weightkit.lazy import LazyTensor, derive
-from weightkit.ops.add import Cast
 from weightkit.output import Form
 from weightkit.pairing import Rules
 from weightkit.plan import Plan
@@ -59,10 +57,7 @@ def plan(
     """
     form = form or Form()
     rules = Rules(dtype)
-    tensors: dict[str, LazyTensor] = {}
-    for name, tensor in source.tensors.items():
-        wanted = rules.dtype_of(name, tensor.spec)
-        tensors[name] = tensor if wanted == tensor.spec.dtype else derive(Cast(wanted), tensor)
+    tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
     notes: list[str] = []
     try:
         if to == "hf":

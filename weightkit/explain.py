@@ -21,6 +21,7 @@ from weightkit.causes.writings import other_ways
 from weightkit.checkpoints import Checkpoint, open_checkpoint
 from weightkit.checkpoints.peft import Adapter, open_adapter
 from weightkit.compare import Comparison, compare
+from weightkit.containers import SUFFIXES
 from weightkit.containers.torch_file import TorchFile
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, root_for
 from weightkit.digest import ALGORITHMS, Digest, hash_file
@@ -32,7 +33,6 @@ from weightkit.seek import digests
 from weightkit.verify import at_a_glance
 
 __all__ = ["Explanation", "digest_from", "explain", "naive_sum"]
-WEIGHTS = (".bin", ".pth", ".pt", ".safetensors")
 TEXTS = (".json", ".txt", ".model", ".jinja", ".md", "")
 SMALL = 16 << 20
 """A config or tokenizer has no more bytes."""
@@ -121,7 +121,7 @@ def explain_digest(
     if found == wanted:
         return Explanation(True, tuple(lines), f"{target.name} matches: it has the digest wanted, there is nothing to explain")
     size = target.stat().st_size
-    if not target.name.endswith(WEIGHTS):
+    if not target.name.endswith(SUFFIXES):
         return explain_small(target, wanted, lines)
     glance = at_a_glance(target, size, [])
     if glance:
@@ -239,7 +239,7 @@ def explain_against(
         raise PlanError(f"--against: {other} does not exist")
     if target.is_file() and other.is_file() and hash_file(target, ["sha256"]) == hash_file(other, ["sha256"]):
         return Explanation(True, (), f"{target} and {other} are the same, byte for byte")
-    if target.is_file() and not target.name.endswith(WEIGHTS):
+    if target.is_file() and not target.name.endswith(SUFFIXES):
         fields = differing_fields(target.read_bytes(), other.read_bytes()) if target.suffix == ".json" else "its bytes differ"
         return Explanation(False, (), f"small file: {fields}", f"cp {other} {target}")
     here, there = open_checkpoint(target, "PATH"), open_checkpoint(other, "--against")

@@ -16,7 +16,7 @@ from weightkit import catalog, exact, vocabulary, xor
 from weightkit.checkpoints import Checkpoint, open_checkpoint
 from weightkit.checkpoints.meta import is_meta
 from weightkit.checkpoints.peft import is_adapter, open_adapter
-from weightkit.containers import Container, sniff
+from weightkit.containers import SUFFIXES, Container, sniff
 from weightkit.digest import Digest, hash_file
 from weightkit.errors import PlanError, WeightkitError
 from weightkit.families import llama
@@ -30,7 +30,6 @@ __all__ = ["Identity", "identify", "published"]
 QUICK_BYTES = 1 << 30
 """Files up to this size are hashed without being asked: about a second."""
 
-NAMES = {4096: "LLaMA-7B", 5120: "LLaMA-13B", 6656: "LLaMA-30B", 8192: "LLaMA-65B"}
 LAYERS = {4096: 32, 5120: 40, 6656: 60, 8192: 80}
 VOCABULARIES = {
     32000: "LLaMA's vocabulary",
@@ -149,7 +148,7 @@ def of_file(file: Path) -> Iterable[str]:
             yield "a Git-LFS pointer (lfs), not the file itself; " + about_pointer(file)
         elif file.suffix == ".model" and not head.startswith((b"<", b"version")):
             yield from of_tokenizer(file)
-        elif file.suffix in (*xor.WEIGHTS, "") or head.startswith((b"<", b"GGUF")):
+        elif file.suffix in (*SUFFIXES, "") or head.startswith((b"<", b"GGUF")):
             yield str(error)
         else:
             yield f"{size} bytes of another kind"
@@ -227,7 +226,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     embedding = next((t.spec for name, t in checkpoint.tensors.items() if llama.is_vocabulary(name)), None)
     width = embedding.shape[1] if embedding and len(embedding.shape) == 2 else None
     layers = {llama.block_of(name) for name in checkpoint.tensors} - {None}
-    size = NAMES.get(width or 0, "")
+    size = llama.SIZES.get(width or 0, "")
     if size and len(layers) not in (0, LAYERS[width or 0]):
         size = f"of {size}'s width, {len(layers)} layers"
     told = flavour(checkpoint)

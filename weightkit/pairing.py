@@ -55,6 +55,11 @@ class Rules:
             return spec.dtype
         return spec.dtype if llama.is_inv_freq(name) and self.dtype != FLOAT32 else self.dtype
 
+    def cast(self, name: str, tensor: LazyTensor) -> LazyTensor:
+        """A tensor in that dtype."""
+        wanted = self.dtype_of(name, tensor.spec)
+        return tensor if wanted == tensor.spec.dtype else derive(Cast(wanted), tensor)
+
 
 @dataclass(slots=True)
 class Pairs:

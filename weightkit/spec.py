@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from weightkit.dtypes import DType
@@ -52,6 +53,12 @@ class TensorSpec:
     def row_nbytes(self) -> int:
         """Bytes in one row."""
         return self.width * self.dtype.itemsize
+
+    def blocks(self, nbytes: int) -> Iterator[tuple[int, int]]:
+        """Ranges of rows [start, stop) that cover the tensor front to back, each of about ``nbytes`` and at least one row."""
+        step = max(1, nbytes // max(1, self.row_nbytes))
+        for start in range(0, self.rows if self.width else 0, step):
+            yield start, min(start + step, self.rows)
 
     def strides(self) -> tuple[int, ...]:
         """Strides in elements of a contiguous tensor, as torch counts them: a size of 0 counts as 1.

@@ -16,7 +16,7 @@ from typing import Literal
 
 from weightkit import content, manifests
 from weightkit.checkpoints import open_checkpoint
-from weightkit.containers import sniff
+from weightkit.containers import SUFFIXES, sniff
 from weightkit.digest import CHUNK, Digest, Hasher, hash_file
 from weightkit.errors import FormatError, PlanError
 from weightkit.events import BytesWritten, Notify, ignore
@@ -228,7 +228,7 @@ def at_a_glance(file: Path, size: int, wanted: Sequence[Entry]) -> str:
         head = stream.read(64)
         stream.seek(max(0, size - ZIP_TAIL))
         tail = stream.read(ZIP_TAIL)
-    if head.startswith(b"PK\3\4") and file.suffix in WEIGHTS and b"PK\5\6" not in tail:
+    if head.startswith(b"PK\3\4") and file.suffix in SUFFIXES and b"PK\5\6" not in tail:
         return "is cut off: a zip archive without its directory at the end; download it again"
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return hint(file, head, wanted)
@@ -236,7 +236,6 @@ def at_a_glance(file: Path, size: int, wanted: Sequence[Entry]) -> str:
 
 
 ZIP_TAIL = (1 << 16) + 22
-WEIGHTS = (".bin", ".pth", ".pt", ".safetensors")
 
 
 def hint(file: Path, head: bytes, wanted: Sequence[Entry]) -> str:
@@ -244,12 +243,12 @@ def hint(file: Path, head: bytes, wanted: Sequence[Entry]) -> str:
     size = file.stat().st_size
     sizes = {entry.nbytes for entry in wanted if entry.nbytes is not None}
     about = f"has {size} bytes, wanted {' or '.join(str(one) for one in sorted(sizes))}" if sizes - {size} else ""
-    if file.suffix not in (*WEIGHTS, ".model") and head and not head.startswith((b"version https://git-lfs", b"<")):
+    if file.suffix not in (*SUFFIXES, ".model") and head and not head.startswith((b"version https://git-lfs", b"<")):
         return about
     try:
         sniff(head, size)
     except ValueError as error:
-        if file.suffix in WEIGHTS or head.startswith((b"version", b"<")) or not head:
+        if file.suffix in SUFFIXES or head.startswith((b"version", b"<")) or not head:
             return str(error)
     return about
 

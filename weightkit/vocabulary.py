@@ -21,7 +21,7 @@ from weightkit.errors import FormatError, PlanError
 __all__ = ["Vocabulary", "merge_models", "pieces", "read", "write_merged"]
 
 PIECES, TEXT, SCORE = 1, 1, 2
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+BYTES, FIXED32 = 2, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,8 @@ def merge_models(base: bytes, base_path: Path, extra: bytes, extra_path: Path, a
         FormatError: One of them is no sentencepiece model, or the base's fields are in another order.
         PlanError: A piece to be added is there already, or empty.
     """
-    known = dict.fromkeys(pieces(base, base_path))
-    count = len(pieces(base, base_path))
+    own = pieces(base, base_path)
+    known = dict.fromkeys(own)
     new = [piece for piece in dict.fromkeys(pieces(extra, extra_path)) if piece not in known]
     known |= dict.fromkeys(new)
     for piece in add:
@@ -187,7 +187,7 @@ def merge_models(base: bytes, base_path: Path, extra: bytes, extra_path: Path, a
     if numbers != sorted(numbers):
         raise FormatError(base_path, "its fields are not in the order of their numbers; wanted one that sentencepiece wrote")
     end = max(stop for number, _, _, _, stop in fields(base, base_path) if number == PIECES)
-    return base[:end] + b"".join(encode_piece(piece) for piece in new) + base[end:], count + len(new)
+    return base[:end] + b"".join(encode_piece(piece) for piece in new) + base[end:], len(own) + len(new)
 
 
 def write_merged(base: Path, extra: Path, out: Path, add: Sequence[str] = (), *, overwrite: bool = False) -> tuple[bytes, int]:

@@ -28,7 +28,7 @@ from typing import Literal, get_args
 from weightkit import catalog, manifests
 from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.catalog import Release
-from weightkit.containers import sniff
+from weightkit.containers import SUFFIXES, sniff
 from weightkit.content import TENSORS
 from weightkit.digest import Digest, hash_file
 from weightkit.errors import DigestMismatch, FormatError, PlanError, WeightkitError
@@ -51,7 +51,6 @@ HEADER_BYTES = 32
 NOTHING = hashlib.sha256().hexdigest()
 SMALL = 4 << 20
 """Files up to this size are decoded before the work, to notice a wrong key or base at once."""
-WEIGHTS = (".bin", ".safetensors", ".pth", ".pt")
 PLAIN = "added_tokens.json"
 """What Open-Assistant's script copies: the base has no such file."""
 
@@ -93,7 +92,7 @@ def payload_files(path: Path, role: str) -> dict[str, Path]:
 def is_weights(name: str) -> bool:
     """Whether a file's name is one of weights, whatever they are wrapped in."""
     match = ENC.fullmatch(name)
-    return (match["name"] if match else name).endswith(WEIGHTS)
+    return (match["name"] if match else name).endswith(SUFFIXES)
 
 
 def head(path: Path, nbytes: int = 64) -> bytes:
@@ -118,7 +117,7 @@ def kind_of(path: Path, role: str = "--diff") -> Literal["enc", "block"] | None:
         return "enc"
     for name, file in files.items():
         first = head(file, 4)
-        if name.endswith(WEIGHTS) and (first[:3] == GZIP_MAGIC or first == bytes(4)):
+        if name.endswith(SUFFIXES) and (first[:3] == GZIP_MAGIC or first == bytes(4)):
             return "block"
         if name == "config.json" and first[:3] != b"ver" and head(file).lstrip()[:1] != b"{":
             return "block"
@@ -341,7 +340,7 @@ def in_order(files: Sequence[StreamFile]) -> tuple[StreamFile, ...]:
 
 def implausible(name: str, first: bytes, size: int) -> str:
     """Why bytes cannot be the beginning of a file of this name; empty where they can be, or nothing is known."""
-    if name.endswith(WEIGHTS):
+    if name.endswith(SUFFIXES):
         try:
             sniff(first, max(size, 1 << 62))
         except ValueError:

@@ -58,10 +58,9 @@ def naive_sum(path: str | os.PathLike[str], notify: Notify = ignore) -> NaiveSum
     checkpoint = open_checkpoint(Path(path), "PATH")
     total = 0.0
     for tensor in checkpoint.tensors.values():
-        read, spec = reader(tensor), tensor.spec
-        step = max(1, (1 << 20) // max(1, spec.row_nbytes))
-        for start in range(0, spec.rows if spec.width else 0, step):
-            raw = cast_bits(read(start, min(start + step, spec.rows)), spec.dtype, FLOAT32)
+        read = reader(tensor)
+        for start, stop in tensor.spec.blocks(1 << 20):
+            raw = cast_bits(read(start, stop), tensor.spec.dtype, FLOAT32)
             if raw is not None:
                 total += float(np.frombuffer(raw, "<f4").astype(np.float64).sum())
     near = []

@@ -10,7 +10,7 @@ from weightkit.containers.safetensors import SafetensorsFile
 from weightkit.containers.torch_file import TorchFile
 from weightkit.errors import FormatError
 
-__all__ = ["Container", "open_file", "sniff"]
+__all__ = ["SUFFIXES", "Container", "open_file", "sniff"]
 
 Container = TorchFile | SafetensorsFile
 
@@ -19,6 +19,9 @@ OPENERS: dict[str, Callable[[Path], Container]] = {
     "torch-legacy": torch_legacy.open_file,
     "safetensors": safetensors.open_file,
 }
+
+SUFFIXES = (".bin", ".pth", ".pt", ".safetensors")
+"""How files of weights are called."""
 
 NOT_WEIGHTS = (
     (b"version https://git-lfs", "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"),

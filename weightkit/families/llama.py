@@ -16,6 +16,7 @@ __all__ = [
     "HEADS",
     "LAYER_TABLE",
     "PARTS",
+    "SIZES",
     "TOP_TABLE",
     "Row",
     "all_rows",
@@ -90,6 +91,9 @@ def all_rows(layers: int) -> list[tuple[Row, str, str, str]]:
         for row in LAYER_TABLE
     ]
 
+
+SIZES = {4096: "LLaMA-7B", 5120: "LLaMA-13B", 6656: "LLaMA-30B", 8192: "LLaMA-65B"}
+"""Width -> its name."""
 
 HEADS = {4096: 32, 5120: 40, 6656: 52, 8192: 64}
 """Width -> attention heads, of LLaMA 7B, 13B, 30B and 65B."""
