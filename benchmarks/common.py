@@ -16,9 +16,9 @@ from weightkit.checkpoints.huggingface import encode_index, shard, shard_names
 from weightkit.containers.layout import Encoding, one_each
 from weightkit.containers.safetensors import Safetensors
 from weightkit.containers.torch_zip_writer import TorchZip, root_for
-from weightkit.dtypes import BY_NAME
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
-from weightkit.spec import TensorSpec
 
 HIDDEN, INNER, TOKENS = 4096, 11008, 32000
 BLOCK = 1 << 20

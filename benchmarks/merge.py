@@ -22,8 +22,8 @@ from common import HIDDEN, INNER, TOKENS, payload, timed, write, yardstick
 
 from weightkit.containers.layout import one_each
 from weightkit.containers.torch_zip_writer import TorchZip
-from weightkit.dtypes import FLOAT16, FLOAT32
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import FLOAT16, FLOAT32
+from weightkit.core.spec import TensorSpec
 
 PROJECTIONS = {
     "self_attn.q_proj": (HIDDEN, HIDDEN),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import weightkit
 import weightkit.merge
-from weightkit.events import BytesWritten, Event, FileFinished
+from weightkit.core.events import BytesWritten, Event, FileFinished
 
 
 def show(event: Event) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from weightkit.checkpoints.huggingface import encode_index, shard_names
 from weightkit.containers.layout import one_each
 from weightkit.containers.safetensors import Safetensors
-from weightkit.dtypes import BY_NAME
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.spec import TensorSpec
 
 HIDDEN, INNER, TOKENS = 4096, 11008, 32000
 

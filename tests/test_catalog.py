@@ -12,11 +12,11 @@ from blake3 import blake3
 from tests.conftest import DATA, PEER, Run, sha256
 from weightkit import catalog
 from weightkit.catalog import METHODS, UNKNOWN
-from weightkit.digest import ALGORITHMS, Digest, Hasher
-from weightkit.errors import PlanError
+from weightkit.core.digest import ALGORITHMS, Digest, Hasher
+from weightkit.core.errors import PlanError
 from weightkit.families.converters import converter_named
 from weightkit.merge import prepare as prepare_merge
-from weightkit.recipes import filled
+from weightkit.methods.recipes import filled
 from weightkit.recover import prepare
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import PEER, Run, flip_bit
 from tests.test_recover import tensors
-from weightkit import content
 from weightkit.checkpoints import open_checkpoint
 from weightkit.convert import convert
-from weightkit.errors import FormatError
+from weightkit.core import content
+from weightkit.core.errors import FormatError
 from weightkit.manifest import of_tensors
 from weightkit.merge import merge_lora
 from weightkit.recover import Form, recover

@@ -11,12 +11,12 @@ import pytest
 
 from tests.conftest import DATA, Run
 from weightkit.checkpoints.huggingface import shard
+from weightkit.checkpoints.layouts import encode_params
 from weightkit.containers.layout import one_each
 from weightkit.containers.torch_zip_writer import TorchZip, root_for
 from weightkit.convert import huggingface_specs, index_from_params
-from weightkit.dtypes import FLOAT16, FLOAT32, DType
+from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
 from weightkit.families.converters import CONVERTERS, ModelShape, converter_named
-from weightkit.layouts import encode_params
 
 SHAPES = {
     "7B": ModelShape(4096, 11008, 32, 32, 32, 32000, 1e-6),

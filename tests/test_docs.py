@@ -31,7 +31,7 @@ def test_readme_shows_what_happens(weightkit: Run, tmp_path: Path) -> None:
     weightkit("demo", "--keep", ".")
     for name in ("release", "release-2"):
         subprocess.run(["rm", "-r", str(tmp_path / name)], check=True)
-    from weightkit.demo import flip_bit
+    from weightkit.cli.demo_model import flip_bit
 
     flip_bit(tmp_path / "base" / "pytorch_model.bin")  # back, after the demo flipped it
     shown = re.findall(r"```console\n\$ weightkit (.*?)\n(.*?)```", README, re.DOTALL)

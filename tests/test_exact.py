@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN, PEER, Run, bits, sha256
 from tests.test_xor import contents
-from weightkit import exact
-from weightkit.dtypes import BY_NAME
-from weightkit.errors import FormatError, PlanError, WeightkitError
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.errors import FormatError, PlanError, WeightkitError
+from weightkit.methods import exact
 from weightkit.recover import recover
 from weightkit.streams import planes
 

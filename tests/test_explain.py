@@ -13,11 +13,11 @@ import torch
 from tests.conftest import PEER, Run, flip_bit, sha256
 from tests.test_merge import adapter_in_float32, copied
 from tests.test_recover import KNOWLM, tensors
-from weightkit.adapters import Arithmetic
-from weightkit.causes.naive import LAYER_SUM
-from weightkit.errors import PlanError
+from weightkit.core.errors import PlanError
 from weightkit.explain import digest_from, explain, naive_sum
 from weightkit.merge import Form, merge_lora
+from weightkit.methods.lora import Arithmetic
+from weightkit.proof.causes.naive import LAYER_SUM
 from weightkit.recover import recover
 
 BASE = PEER / "hf-bin"

@@ -15,11 +15,11 @@ import torch
 from tests.conftest import PEER, Run, bits, sha256
 from tests.test_recover import KNOWLM, STANFORD, make, small, tensors
 from weightkit.containers import open_file
+from weightkit.core.dtypes import FLOAT16
+from weightkit.core.errors import FormatError, PlanError
 from weightkit.diff import make_diff
-from weightkit.dtypes import FLOAT16
-from weightkit.errors import FormatError, PlanError
-from weightkit.execute import open_sink
 from weightkit.recover import Form, Rules, prepare, recover
+from weightkit.run.execute import open_sink
 
 BASE = PEER / "hf-bin"
 DIFF = PEER / "diffs" / "knowlm"

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.conftest import PEER, Run
-from weightkit import exact
-from weightkit.errors import PlanError
+from weightkit.core.errors import PlanError
 from weightkit.identify import identify
 from weightkit.merge import merge_lora
+from weightkit.methods import exact
 
 
 def said(path: Path) -> str:

@@ -16,7 +16,7 @@ import torch
 from tests.conftest import PEER, Run, bits, sha256
 from tests.test_recover import KNOWLM, STANFORD, tensors
 from weightkit.convert import convert
-from weightkit.errors import FormatError, PlanError
+from weightkit.core.errors import FormatError, PlanError
 from weightkit.recover import Form, Rules, recover
 
 META = PEER / "meta" / "7B"
@@ -260,7 +260,7 @@ def test_checklist_is_checked_beside_the_run(weightkit: Run, tmp_path: Path) -> 
 def test_each_input_byte_is_read_once(tmp_path: Path) -> None:
     """By the kernel's own counters, from two parts to a release: no more than there is, but for headers and samples."""
     code = (
-        "import sys; from weightkit.recover import recover; import torch, weightkit.executors.local\n"
+        "import sys; from weightkit.recover import recover; import torch, weightkit.run.executors.threads\n"
         "count = lambda: int(open('/proc/self/io').read().split()[1])\n"
         "before = count(); recover(*sys.argv[1:4]); print(count() - before)"
     )

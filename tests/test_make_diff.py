@@ -10,9 +10,9 @@ import torch
 from tests.conftest import PEER, bits, sha256
 from tests.test_recover import make, small, tensors
 from weightkit import manifests
+from weightkit.core.dtypes import FLOAT16, FLOAT32
+from weightkit.core.errors import PlanError
 from weightkit.diff import make_diff
-from weightkit.dtypes import FLOAT16, FLOAT32
-from weightkit.errors import PlanError
 from weightkit.recover import Form, Rules, recover
 
 BASE = PEER / "hf-bin"

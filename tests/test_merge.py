@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import DATA, PEER, Run, bits, sha256
 from tests.test_recover import KNOWLM, tensors
-from weightkit.adapters import Arithmetic
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.peft import in_base, open_adapter
-from weightkit.dtypes import FLOAT32
-from weightkit.errors import FormatError, PlanError
+from weightkit.core.dtypes import FLOAT32
+from weightkit.core.errors import FormatError, PlanError
 from weightkit.merge import Form, merge_lora
+from weightkit.methods.lora import Arithmetic
 from weightkit.ops.lora import ROUNDINGS
 from weightkit.recover import recover
 

@@ -13,11 +13,11 @@ import torch
 
 from tests.conftest import PEER, bits, sha256
 from weightkit.containers import open_file
-from weightkit.dtypes import BFLOAT16, FLOAT16, FLOAT32
-from weightkit.errors import PlanError
-from weightkit.execute import Done
+from weightkit.core.dtypes import BFLOAT16, FLOAT16, FLOAT32
+from weightkit.core.errors import PlanError
 from weightkit.families import llama
 from weightkit.recover import Form, Rules, prepare, recover
+from weightkit.run.execute import Done
 
 BASE = PEER / "hf-bin"
 DIFFS = PEER / "diffs"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.big import sparse_folder
 from tests.conftest import PEER, flip_bit
-from weightkit.errors import PlanError
+from weightkit.core.errors import PlanError
 from weightkit.recover import recover
 
 TENSORS = {f"model.layers.{layer}.mlp.up_proj.weight": (5000, 4096) for layer in range(6)} | {"model.norm.weight": (4096,)}

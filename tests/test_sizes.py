@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from weightkit.sizes import format_size, parse_size
+from weightkit.core.sizes import format_size, parse_size
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightkit.digest import Digest
-from weightkit.errors import FormatError
+from weightkit.core.digest import Digest
+from weightkit.core.errors import FormatError
 from weightkit.manifests import Entry, encode, parse, read
 
 ONE = hashlib.sha256(b"one").hexdigest()

@@ -15,8 +15,8 @@ from huggingface_hub._local_folder import write_download_metadata
 
 from tests.conftest import PEER, Run, flip_bit, sha256
 from weightkit import manifests
-from weightkit.digest import Digest
-from weightkit.errors import FormatError, PlanError
+from weightkit.core.digest import Digest
+from weightkit.core.errors import FormatError, PlanError
 from weightkit.verify import verify
 
 BASE = PEER / "hf-bin"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PEER, Run, sha256
-from weightkit import vocabulary
-from weightkit.errors import FormatError, PlanError
+from weightkit.checkpoints import vocabulary
+from weightkit.core.errors import FormatError, PlanError
 
 LLAMA = PEER / "hf-bin" / "tokenizer.model"
 FIRST, SECOND = (PEER / f"lora-zh{number}-bin" / "tokenizer.model" for number in (1, 2))

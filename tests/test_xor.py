@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import PEER, Run, flip_bit, sha256
 from weightkit import xor
 from weightkit.convert import convert
-from weightkit.errors import DigestMismatch, FormatError, PlanError
+from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.recover import Form, Rules, recover
 
 META, KEY = PEER / "meta" / "7B", PEER / "meta" / "7B" / "consolidated.00.pth"

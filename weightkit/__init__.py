@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from weightkit.errors import DigestMismatch, FormatError, PlanError, WeightkitError
+from weightkit.core.errors import DigestMismatch, FormatError, PlanError, WeightkitError
 
 if TYPE_CHECKING:
     from weightkit import convert, diff, inspect, recover, verify

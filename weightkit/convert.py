@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
-from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
 from weightkit.checkpoints.huggingface import encode_index, shard, shard_names
+from weightkit.checkpoints.layouts import SHARD_BYTES, Order, to_huggingface, to_meta, to_tencentpretrain
 from weightkit.checkpoints.meta import read_params, shape_from_params
-from weightkit.dtypes import FLOAT16, FLOAT32, DType
-from weightkit.errors import PlanError
-from weightkit.events import Notify, ignore
-from weightkit.execute import Done, carry_out, check_out, expecting
+from weightkit.checkpoints.output import Form
+from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
+from weightkit.core.errors import PlanError
+from weightkit.core.events import Notify, ignore
+from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
-from weightkit.layouts import SHARD_BYTES, Order, to_huggingface, to_meta, to_tencentpretrain
-from weightkit.output import Form
-from weightkit.pairing import Rules
-from weightkit.plan import Plan
-from weightkit.spec import TensorSpec
+from weightkit.methods.pairing import Rules
+from weightkit.run.budget import DEFAULT_MAX_MEMORY
+from weightkit.run.execute import Done, carry_out, check_out, expecting
+from weightkit.run.plan import Plan
 
 __all__ = ["Done", "Order", "Target", "convert", "index_from_params", "plan", "prepare"]
 

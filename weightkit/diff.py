@@ -10,19 +10,19 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, open_checkpoint
-from weightkit.errors import PlanError
-from weightkit.events import Notify, ignore
-from weightkit.execute import SUMS_ONLY, carry_out, check_out
-from weightkit.executors.local import Report
-from weightkit.lazy import LazyTensor, derive
+from weightkit.checkpoints.output import Form, has_tokenizer, output_files, small_files
+from weightkit.core.errors import PlanError
+from weightkit.core.events import Notify, ignore
+from weightkit.core.lazy import LazyTensor, derive
+from weightkit.methods.pairing import Rules, pair
 from weightkit.ops.add import Add, Cast, Subtract
 from weightkit.ops.compare import CountChanged, Tally
-from weightkit.output import Form, has_tokenizer, output_files, small_files
-from weightkit.pairing import Rules, pair
-from weightkit.plan import Plan, Twin
 from weightkit.recover import dtypes, nan_problems
+from weightkit.run.budget import DEFAULT_MAX_MEMORY
+from weightkit.run.execute import SUMS_ONLY, carry_out, check_out
+from weightkit.run.executors.threads import Report
+from weightkit.run.plan import Plan, Twin
 
 __all__ = ["RELEASE_SUMS", "Made", "carry", "make_diff", "plan", "prepare"]
 

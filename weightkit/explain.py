@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightkit import catalog
-from weightkit.causes.merges import merge_command, merged_otherwise, merges
-from weightkit.causes.naive import naive_sum
-from weightkit.causes.small import differing_fields, is_json, known_small_files
-from weightkit.causes.values import cause
-from weightkit.causes.writings import other_ways
 from weightkit.checkpoints import Checkpoint, open_checkpoint
+from weightkit.checkpoints.output import together
 from weightkit.checkpoints.peft import Adapter, open_adapter
-from weightkit.compare import Comparison, compare
 from weightkit.containers import SUFFIXES
 from weightkit.containers.torch_file import TorchFile
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, root_for
-from weightkit.digest import ALGORITHMS, Digest, hash_file
-from weightkit.errors import FormatError, PlanError
-from weightkit.events import Notify, ignore
-from weightkit.output import together
-from weightkit.plan import OutputFile
-from weightkit.seek import digests
+from weightkit.core.digest import ALGORITHMS, Digest, hash_file
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.events import Notify, ignore
+from weightkit.proof.causes.merges import merge_command, merged_otherwise, merges
+from weightkit.proof.causes.naive import naive_sum
+from weightkit.proof.causes.small import differing_fields, is_json, known_small_files
+from weightkit.proof.causes.values import cause
+from weightkit.proof.causes.writings import other_ways
+from weightkit.proof.differences import Comparison, compare
+from weightkit.proof.seek import digests
+from weightkit.run.plan import OutputFile
 from weightkit.verify import at_a_glance
 
 __all__ = ["Explanation", "digest_from", "explain", "naive_sum"]

@@ -12,17 +12,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit import catalog, exact, vocabulary, xor
-from weightkit.checkpoints import Checkpoint, open_checkpoint
+from weightkit import catalog, xor
+from weightkit.checkpoints import Checkpoint, open_checkpoint, vocabulary
+from weightkit.checkpoints.flavour import fits_bfloat16, flavour
 from weightkit.checkpoints.meta import is_meta
 from weightkit.checkpoints.peft import is_adapter, open_adapter
 from weightkit.containers import SUFFIXES, Container, sniff
-from weightkit.digest import Digest, hash_file
-from weightkit.errors import PlanError, WeightkitError
+from weightkit.core.digest import Digest, hash_file
+from weightkit.core.errors import PlanError, WeightkitError
+from weightkit.core.sizes import format_size
 from weightkit.families import llama
-from weightkit.flavour import fits_bfloat16, flavour
 from weightkit.inspect import WRITTEN_BY
-from weightkit.sizes import format_size
+from weightkit.methods import exact
 from weightkit.verify import usable
 
 __all__ = ["Identity", "identify", "published"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.flavour import fits_bfloat16, flavour
 from weightkit.containers.torch_file import TorchFile
-from weightkit.flavour import fits_bfloat16, flavour
-from weightkit.spec import TensorSpec
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["FileInfo", "Inspection", "TensorInfo", "inspect"]
 

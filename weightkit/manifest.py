@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from weightkit import content, manifests
+from weightkit import manifests
 from weightkit.checkpoints import open_checkpoint
-from weightkit.digest import Digest, hash_file
-from weightkit.errors import PlanError
-from weightkit.events import BytesWritten, Notify, ignore
+from weightkit.core import content
+from weightkit.core.digest import Digest, hash_file
+from weightkit.core.errors import PlanError
+from weightkit.core.events import BytesWritten, Notify, ignore
 from weightkit.manifests import Entry
 from weightkit.manifests.sums import BY_LENGTH
 from weightkit.verify import LIST_ENDINGS

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Literal, cast
 
 from weightkit import manifests
-from weightkit.adapters import Arithmetic, apply_adapters, merged_already
-from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
+from weightkit.checkpoints.flavour import flavour
+from weightkit.checkpoints.layouts import Order, to_huggingface, to_meta
+from weightkit.checkpoints.output import Form
 from weightkit.checkpoints.peft import Adapter, open_adapter
-from weightkit.dtypes import DType
-from weightkit.errors import PlanError
-from weightkit.events import Notify, ignore
-from weightkit.execute import Done, carry_out, check_out, expecting
+from weightkit.core.dtypes import DType
+from weightkit.core.errors import PlanError
+from weightkit.core.events import Notify, ignore
 from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.flavour import flavour
-from weightkit.layouts import Order, to_huggingface, to_meta
-from weightkit.output import Form
-from weightkit.plan import Plan
-from weightkit.recipes import filled
+from weightkit.methods.lora import Arithmetic, apply_adapters, merged_already
+from weightkit.methods.recipes import filled
 from weightkit.recover import bfloat16_notes
+from weightkit.run.budget import DEFAULT_MAX_MEMORY
+from weightkit.run.execute import Done, carry_out, check_out, expecting
+from weightkit.run.plan import Plan
 
 __all__ = ["Arithmetic", "Done", "Form", "Target", "merge_lora", "plan", "prepare"]
 
@@ -136,7 +136,7 @@ def prepare(
     check_base(below, opened, allow_tuned_base)
     result = replace(result, notes=(*result.notes, *notes, *bfloat16_notes(below)))
     if seek:
-        from weightkit.seek import seek_digest
+        from weightkit.proof.seek import seek_digest
 
         result = seek_digest(result, asked, planned, notify)
     return result
@@ -188,7 +188,7 @@ def merge_lora(
         overwrite: Whether files of the same names may be replaced.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
-        notify: Told what happens; see ``weightkit.events``.
+        notify: Told what happens; see ``weightkit.core.events``.
 
     Returns:
         What was written. Files whose digest did not match are in ``report.mismatches``; they were not published.

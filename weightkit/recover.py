@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from weightkit import exact, manifests, xor
-from weightkit.adapters import Arithmetic, apply_adapters
-from weightkit.budget import DEFAULT_MAX_MEMORY
+from weightkit import manifests, xor
 from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
+from weightkit.checkpoints.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
+from weightkit.checkpoints.output import Form, has_tokenizer, output_files, small_files
 from weightkit.checkpoints.peft import Adapter, open_adapter
-from weightkit.errors import PlanError
-from weightkit.events import Notify, ignore
-from weightkit.execute import Done, carry_out, check_out, expecting
+from weightkit.core.errors import PlanError
+from weightkit.core.events import Notify, ignore
+from weightkit.core.lazy import LazyTensor, derive
 from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.flavour import already_holds, fits_bfloat16, flavour, nothing_but_nan
-from weightkit.lazy import LazyTensor, derive
+from weightkit.methods import exact
+from weightkit.methods.lora import Arithmetic, apply_adapters
+from weightkit.methods.pairing import Rules, pair
+from weightkit.methods.recipes import filled
 from weightkit.ops.add import Add, Cast
-from weightkit.output import Form, has_tokenizer, output_files, small_files
-from weightkit.pairing import Rules, pair
-from weightkit.plan import Plan
-from weightkit.recipes import filled
+from weightkit.run.budget import DEFAULT_MAX_MEMORY
+from weightkit.run.execute import Done, carry_out, check_out, expecting
+from weightkit.run.plan import Plan
 
 __all__ = ["Done", "Form", "Rules", "plan", "prepare", "recover"]
 
@@ -264,7 +265,7 @@ def recover(
         overwrite: Whether files of the same names may be replaced.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks tuned already may be used.
-        notify: Told what happens; see ``weightkit.events``.
+        notify: Told what happens; see ``weightkit.core.events``.
 
     Returns:
         What was written. Files whose digest did not match are in ``report.mismatches``; they were not published.

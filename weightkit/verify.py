@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from weightkit import content, manifests
+from weightkit import manifests
 from weightkit.checkpoints import open_checkpoint
 from weightkit.containers import SUFFIXES, sniff
-from weightkit.digest import CHUNK, Digest, Hasher, hash_file
-from weightkit.errors import FormatError, PlanError
-from weightkit.events import BytesWritten, Notify, ignore
+from weightkit.core import content
+from weightkit.core.digest import CHUNK, Digest, Hasher, hash_file
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.events import BytesWritten, Notify, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
 

@@ -26,16 +26,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from weightkit import catalog, manifests
-from weightkit.budget import DEFAULT_MAX_MEMORY
 from weightkit.catalog import Release
 from weightkit.containers import SUFFIXES, sniff
-from weightkit.content import TENSORS
-from weightkit.digest import Digest, hash_file
-from weightkit.errors import DigestMismatch, FormatError, PlanError, WeightkitError
-from weightkit.events import Notify, ignore
-from weightkit.execute import SUMS, Done, carry_out, check_out, expecting
+from weightkit.core.content import TENSORS
+from weightkit.core.digest import Digest, hash_file
+from weightkit.core.errors import DigestMismatch, FormatError, PlanError, WeightkitError
+from weightkit.core.events import Notify, ignore
 from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.plan import OutputFile, Plan, Planned, StreamFile
+from weightkit.run.budget import DEFAULT_MAX_MEMORY
+from weightkit.run.execute import SUMS, Done, carry_out, check_out, expecting
+from weightkit.run.plan import OutputFile, Plan, Planned, StreamFile
 from weightkit.streams import FileBytes, Headed, Known, Reader, Stream, whole
 from weightkit.streams.gzip import MAGIC as GZIP_MAGIC
 from weightkit.streams.gzip import Gunzip, Gzip
@@ -311,7 +311,7 @@ def base_files(base: Path, role: str, converter: str, max_shard_bytes: int | Non
 
     if base.exists() and is_meta(base):
         from weightkit import convert
-        from weightkit.output import Form
+        from weightkit.checkpoints.output import Form
 
         form = Form(max_shard_bytes=max_shard_bytes)
         plan = convert.plan(open_checkpoint(base, role, converter_for(converter)), "hf", form=form)

@@ -12,7 +12,7 @@ import torch
 
 from tests.conftest import bits, flip_bit
 from weightkit.containers import Container
-from weightkit.errors import FormatError
+from weightkit.core.errors import FormatError
 
 torch.manual_seed(0)
 BLOCK = torch.randn(12, 5)

@@ -11,13 +11,13 @@ import pytest
 import safetensors
 import torch
 
-from weightkit.buffers import Buffer
 from weightkit.containers import open_file
 from weightkit.containers.layout import one_each
 from weightkit.containers.safetensors import Safetensors
 from weightkit.containers.torch_zip_writer import TorchZip
-from weightkit.dtypes import BY_NAME
-from weightkit.spec import TensorSpec
+from weightkit.core.buffers import Buffer
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.spec import TensorSpec
 
 NAME = "pytorch_model-00001-of-00002"
 ZEROS = bytes(1 << 20)

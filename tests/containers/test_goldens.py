@@ -18,8 +18,8 @@ from weightkit.containers import open_file
 from weightkit.containers.layout import Item, Layout, Run
 from weightkit.containers.torch_file import TorchFile
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, profile_for_version, root_for
-from weightkit.dtypes import BY_NAME
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.spec import TensorSpec
 
 FILES = sorted(path for path in GOLDEN.glob("*/*/*") if path.is_file())
 CASES: dict[str, dict[str, Any]] = {case["case"]: case for case in json.loads((GOLDEN / "cases.json").read_text())}

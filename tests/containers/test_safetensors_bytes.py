@@ -16,9 +16,9 @@ from tests.conftest import bits
 from weightkit.containers import open_file
 from weightkit.containers.layout import Item, Layout, Run, one_each
 from weightkit.containers.safetensors import Safetensors
-from weightkit.dtypes import BY_NAME, FLOAT32
-from weightkit.errors import FormatError
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import BY_NAME, FLOAT32
+from weightkit.core.errors import FormatError
+from weightkit.core.spec import TensorSpec
 
 DTYPES = ["float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"]
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda name: name != "__metadata__")

@@ -10,7 +10,7 @@ import torch
 
 from tests.containers.contract import TENSORS, VIEWS, SourceContract
 from weightkit.containers import open_file
-from weightkit.errors import FormatError
+from weightkit.core.errors import FormatError
 
 
 class TestTorchZip(SourceContract):

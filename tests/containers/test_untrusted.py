@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from weightkit.containers import open_file
-from weightkit.errors import FormatError
+from weightkit.core.errors import FormatError
 
 
 class Calls:

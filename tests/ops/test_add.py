@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import bits
-from weightkit.compute import blocks
 from weightkit.containers.memory import InMemory
-from weightkit.dtypes import BFLOAT16, BY_NAME, FLOAT16, FLOAT32, DType
-from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.core.compute import blocks
+from weightkit.core.dtypes import BFLOAT16, BY_NAME, FLOAT16, FLOAT32, DType
+from weightkit.core.lazy import LazyTensor, Stored, derive
+from weightkit.core.spec import TensorSpec
 from weightkit.ops.add import Add, Cast, Subtract
 from weightkit.ops.compare import CountChanged, Tally
-from weightkit.spec import TensorSpec
 
 FLOATS = [FLOAT32, FLOAT16, BFLOAT16]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import bits
 from tests.ops.test_add import computed, stored
-from weightkit.lazy import derive
-from weightkit.ops.layout import JoinColumns, JoinRows, PairRows, TakeColumns, TakeRows
+from weightkit.core.lazy import derive
+from weightkit.ops.move import JoinColumns, JoinRows, PairRows, TakeColumns, TakeRows
 
 
 def permute(weight: torch.Tensor, heads: int) -> torch.Tensor:

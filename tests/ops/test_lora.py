@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from tests.conftest import DATA, bits
 from tests.ops.test_add import computed, stored
-from weightkit.adapters import Arithmetic, apply_adapters
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.peft import open_adapter
-from weightkit.dtypes import BY_NAME
-from weightkit.lazy import LazyTensor, derive
-from weightkit.ops.layout import PairRows, TakeColumns, TakeRows
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.lazy import LazyTensor, derive
+from weightkit.methods.lora import Arithmetic, apply_adapters
 from weightkit.ops.lora import ROUNDINGS, MergeLora, Transpose
+from weightkit.ops.move import PairRows, TakeColumns, TakeRows
 
 GOLDEN = DATA / "peft-golden"
 SCALE = 1.7

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import bits
 from tests.ops.test_add import computed, stored
-from weightkit.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
-from weightkit.lazy import derive
+from weightkit.core.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
+from weightkit.core.lazy import derive
 from weightkit.ops.vocab import GrowRows
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weightkit.buffers import Buffer
-from weightkit.errors import FormatError
+from weightkit.core.buffers import Buffer
+from weightkit.core.errors import FormatError
 from weightkit.streams import FileBytes, Headed, Known, Reader, whole
 from weightkit.streams.gzip import Gunzip, Gzip
 from weightkit.streams.xor import CHUNK, Padded, Wrapped, xor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weightkit.checkpoints.huggingface import Checkpoint, open_huggingface
-from weightkit.errors import PlanError
+from weightkit.core.errors import PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, converter_named
 
 __all__ = ["Checkpoint", "converter_for", "open_checkpoint"]

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from weightkit.containers import Container, open_file
-from weightkit.errors import FormatError, PlanError
-from weightkit.lazy import LazyTensor, Stored
-from weightkit.spec import TensorSpec
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.lazy import LazyTensor, Stored
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["STEMS", "Checkpoint", "encode_index", "open_huggingface", "shard", "shard_names"]
 

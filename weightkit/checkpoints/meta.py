@@ -21,14 +21,14 @@ from weightkit.checkpoints.huggingface import Checkpoint
 from weightkit.containers import open_file
 from weightkit.containers.memory import InMemory
 from weightkit.containers.torch_file import TorchFile
-from weightkit.dtypes import FLOAT16, FLOAT32
-from weightkit.errors import FormatError, PlanError
+from weightkit.core.dtypes import FLOAT16, FLOAT32
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.lazy import LazyTensor, Stored, derive
+from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.families.converters import Converter, ModelShape
-from weightkit.lazy import LazyTensor, Stored, derive
 from weightkit.ops.add import Cast
-from weightkit.ops.layout import JoinColumns, JoinRows, PairRows
-from weightkit.spec import TensorSpec
+from weightkit.ops.move import JoinColumns, JoinRows, PairRows
 
 __all__ = ["inv_freq_tensors", "is_meta", "open_meta", "shape_from_params", "tokenizer_beside"]
 

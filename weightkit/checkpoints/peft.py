@@ -25,8 +25,8 @@ from typing import Any
 
 from weightkit.checkpoints.huggingface import Checkpoint
 from weightkit.containers import open_file
-from weightkit.errors import FormatError, PlanError
-from weightkit.lazy import LazyTensor, Stored, derive
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.lazy import LazyTensor, Stored, derive
 from weightkit.ops.lora import DropLastAxis
 
 __all__ = ["Adapter", "Config", "Factors", "is_adapter", "open_adapter"]

@@ -11,11 +11,11 @@ from pathlib import Path
 from weightkit.checkpoints.huggingface import Checkpoint
 from weightkit.checkpoints.meta import inv_freq_tensors, tokenizer_beside
 from weightkit.containers import Container
-from weightkit.errors import PlanError
+from weightkit.core.errors import PlanError
+from weightkit.core.lazy import LazyTensor, Stored, derive
 from weightkit.families import llama
 from weightkit.families.converters import Converter, ModelShape
-from weightkit.lazy import LazyTensor, Stored, derive
-from weightkit.ops.layout import PairRows
+from weightkit.ops.move import PairRows
 
 __all__ = ["CONFIG_NAME", "encode_config", "is_tencentpretrain", "open_tencentpretrain"]
 

@@ -99,10 +99,10 @@ def command(
 def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str, Any]) -> None:
     """Write the index of a conversion, without its weights."""
     from weightkit.checkpoints import converter_for
+    from weightkit.checkpoints.layouts import SHARD_BYTES
     from weightkit.convert import index_from_params
-    from weightkit.dtypes import FLOAT16
-    from weightkit.errors import PlanError
-    from weightkit.layouts import SHARD_BYTES
+    from weightkit.core.dtypes import FLOAT16
+    from weightkit.core.errors import PlanError
 
     if not options["dry_run"] or to != "hf":
         raise click.UsageError("--write-index goes with --dry-run --to hf")

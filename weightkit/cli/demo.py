@@ -27,7 +27,7 @@ def command(keep: Path | None) -> None:
 
 def show(folder: Path) -> None:
     """The story, in real commands."""
-    from weightkit.demo import build, flip_bit
+    from weightkit.cli.demo_model import build, flip_bit
 
     click.echo("A base that everybody has, and a tuned model that may not be published:")
     base, tuned = build(folder)

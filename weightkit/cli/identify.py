@@ -9,7 +9,7 @@ import click
 
 from weightkit.cli.options import exits, say_error, shown, talk_options
 from weightkit.cli.report import print_json
-from weightkit.errors import WeightkitError
+from weightkit.core.errors import WeightkitError
 
 
 @click.command("identify")

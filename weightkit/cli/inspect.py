@@ -8,8 +8,8 @@ import click
 
 from weightkit.cli.options import exits, shown, talk_options
 from weightkit.cli.report import print_json
+from weightkit.core.sizes import format_size
 from weightkit.inspect import Inspection, inspect
-from weightkit.sizes import format_size
 
 
 @click.command("inspect")

@@ -20,8 +20,8 @@ from weightkit.cli.report import (
     progress,
     receipts_json,
 )
+from weightkit.core.sizes import format_size
 from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.sizes import format_size
 
 
 @click.command("make-diff")
@@ -108,9 +108,9 @@ def make_exact(
     quiet: bool,
 ) -> None:
     """The exact difference."""
-    from weightkit import exact
-    from weightkit.output import Form
-    from weightkit.pairing import Rules
+    from weightkit.checkpoints.output import Form
+    from weightkit.methods import exact
+    from weightkit.methods.pairing import Rules
 
     if rules_from(options) != Rules() or form_from(options) != Form():
         raise click.UsageError("--method exact keeps every bit of TUNED: it goes with none of the options on tensors and files")

@@ -8,7 +8,7 @@ import click
 
 from weightkit.cli.options import default_jobs, exits, talk_options
 from weightkit.cli.report import print_json, progress
-from weightkit.digest import ALGORITHMS
+from weightkit.core.digest import ALGORITHMS
 
 
 @click.command("manifest")

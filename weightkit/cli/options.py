@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from weightkit.dtypes import BY_NAME, DType
-from weightkit.errors import DigestMismatch, WeightkitError
+from weightkit.core.dtypes import BY_NAME, DType
+from weightkit.core.errors import DigestMismatch, WeightkitError
+from weightkit.core.sizes import parse_size
 from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS, SUMS
-from weightkit.sizes import parse_size
 
 __all__ = [
     "MISMATCH",
@@ -182,7 +182,7 @@ arithmetic_options = together(
 
 def arithmetic_from(options: dict[str, Any]) -> Any:
     """What the user said about LoRA arithmetic; None for nothing."""
-    from weightkit.adapters import Arithmetic
+    from weightkit.methods.lora import Arithmetic
 
     if options["rounding"] is None and options["sums"] is None:
         return None

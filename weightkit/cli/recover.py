@@ -22,7 +22,7 @@ from weightkit.cli.options import (
     verify_raw_option,
 )
 from weightkit.cli.report import Clock, carry, finish
-from weightkit.dtypes import DType
+from weightkit.core.dtypes import DType
 
 
 @click.command("recover")
@@ -69,7 +69,7 @@ def command(
     """
     clock = Clock()
     from weightkit import recover
-    from weightkit.adapters import how_summed
+    from weightkit.methods.lora import how_summed
 
     rules, form = rules_from(options), form_from(options)
     planned = recover.prepare(
@@ -109,7 +109,7 @@ def command(
 
 def rules_from(options: dict[str, Any]) -> Any:
     """What the user said about tensors."""
-    from weightkit.pairing import Rules
+    from weightkit.methods.pairing import Rules
 
     dtype: DType | None = options["dtype"]
     return Rules(dtype, options["new_rows"], tuple(options["whole"]), options["inv_freq"])
@@ -117,7 +117,7 @@ def rules_from(options: dict[str, Any]) -> Any:
 
 def form_from(options: dict[str, Any]) -> Any:
     """What the user said about files."""
-    from weightkit.output import Form
+    from weightkit.checkpoints.output import Form
 
     return Form(
         options["format"],

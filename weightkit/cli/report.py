@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 
 import click
 
-from weightkit.budget import fit
 from weightkit.cli.options import MISMATCH, shown
-from weightkit.errors import DigestMismatch
-from weightkit.events import BytesWritten, Event, FileKept, Notify, ignore
-from weightkit.execute import Done, carry_out, disk, open_sink
-from weightkit.executors.local import Report
-from weightkit.plan import Plan
-from weightkit.sizes import format_size
+from weightkit.core.errors import DigestMismatch
+from weightkit.core.events import BytesWritten, Event, FileKept, Notify, ignore
+from weightkit.core.sizes import format_size
+from weightkit.run.budget import fit
+from weightkit.run.execute import Done, carry_out, disk, open_sink
+from weightkit.run.executors.threads import Report
+from weightkit.run.plan import Plan
 
 __all__ = [
     "Clock",

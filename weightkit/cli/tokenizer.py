@@ -29,7 +29,7 @@ def merge(base: Path, extra: Path, out: Path, add_piece: tuple[str, ...], overwr
 
     New pieces have score 0 and come in the order of EXTRA.model; every other byte is that of BASE.model.
     """
-    from weightkit import vocabulary
+    from weightkit.checkpoints import vocabulary
 
     content, count = vocabulary.write_merged(base, extra, out, add_piece, overwrite=overwrite)
     digest = hashlib.sha256(content).hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 from weightkit.containers import safetensors, torch_legacy, torch_zip
 from weightkit.containers.safetensors import SafetensorsFile
 from weightkit.containers.torch_file import TorchFile
-from weightkit.errors import FormatError
+from weightkit.core.errors import FormatError
 
 __all__ = ["SUFFIXES", "Container", "open_file", "sniff"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from weightkit.buffers import Buffer
-from weightkit.spec import TensorSpec
+from weightkit.core.buffers import Buffer
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["Encoding", "Item", "Layout", "Run", "one_each"]
 

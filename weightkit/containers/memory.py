@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit.buffers import Buffer
-from weightkit.spec import TensorSpec
+from weightkit.core.buffers import Buffer
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["InMemory"]
 

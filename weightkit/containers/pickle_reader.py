@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from weightkit.dtypes import BY_NAME, BY_STORAGE, DType
-from weightkit.errors import FormatError
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import BY_NAME, BY_STORAGE, DType
+from weightkit.core.errors import FormatError
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["PickledDict", "StorageRef", "TensorRef", "named_tensors", "read_pickle"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from weightkit.buffers import Buffer, read_extent
 from weightkit.containers.layout import Layout, one_each
-from weightkit.dtypes import BY_SAFETENSORS
-from weightkit.errors import FormatError
-from weightkit.spec import TensorSpec
+from weightkit.core.buffers import Buffer, read_extent
+from weightkit.core.dtypes import BY_SAFETENSORS
+from weightkit.core.errors import FormatError
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["Safetensors", "SafetensorsFile", "open_file"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from weightkit.buffers import Buffer
-from weightkit.spec import TensorSpec
+from weightkit.core.buffers import Buffer
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["gather_rows"]
 

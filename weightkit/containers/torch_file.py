@@ -8,12 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from weightkit.buffers import Buffer, read_extent
 from weightkit.containers.layout import Item, Layout, Run
 from weightkit.containers.pickle_reader import PickledDict, TensorRef, named_tensors
 from weightkit.containers.strided import gather_rows
-from weightkit.errors import FormatError
-from weightkit.spec import TensorSpec
+from weightkit.core.buffers import Buffer, read_extent
+from weightkit.core.errors import FormatError
+from weightkit.core.spec import TensorSpec
 
 __all__ = ["Metadata", "Storage", "TorchFile", "torch_file"]
 

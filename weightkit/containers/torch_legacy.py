@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from weightkit.containers.pickle_reader import StorageRef, named_tensors, read_pickle
 from weightkit.containers.torch_file import Storage, TorchFile, torch_file
-from weightkit.errors import FormatError
+from weightkit.core.errors import FormatError
 
 __all__ = ["MAGIC", "open_file"]
 

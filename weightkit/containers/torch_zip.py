@@ -16,11 +16,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from weightkit.buffers import read_extent
 from weightkit.containers.pickle_reader import read_pickle
 from weightkit.containers.torch_file import Storage, TorchFile, torch_file
 from weightkit.containers.zip_index import Record, read_index
-from weightkit.errors import FormatError
+from weightkit.core.buffers import read_extent
+from weightkit.core.errors import FormatError
 
 __all__ = ["open_file"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from isal.isal_zlib import crc32
 
-from weightkit.buffers import Buffer
 from weightkit.containers.layout import Layout
 from weightkit.containers.pickle_writer import encode_state_dict
 from weightkit.containers.serialization_id import combine, hash_names
 from weightkit.containers.torch_file import Metadata
+from weightkit.core.buffers import Buffer
 
 __all__ = ["PROFILES", "TorchZip", "profile_for_version", "root_for"]
 

@@ -13,8 +13,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit.buffers import read_extent
-from weightkit.errors import FormatError
+from weightkit.core.buffers import read_extent
+from weightkit.core.errors import FormatError
 
 __all__ = ["Record", "read_index"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weightkit.errors import FormatError
+from weightkit.core.errors import FormatError
 from weightkit.manifests import markdown, pointers
 from weightkit.manifests.sums import Entry, encode, parse
 

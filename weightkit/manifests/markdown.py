@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from weightkit.digest import Digest
-from weightkit.errors import FormatError
+from weightkit.core.digest import Digest
+from weightkit.core.errors import FormatError
 from weightkit.manifests.sums import BY_LENGTH, Entry, inside, parse_line
 
 __all__ = ["looks_like", "parse"]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from weightkit.digest import Digest
+from weightkit.core.digest import Digest
 from weightkit.manifests.sums import Entry, inside
 
 __all__ = ["HUB_NOTES", "hub", "is_pointer", "pointer"]

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from weightkit.digest import ALGORITHMS, Digest
-from weightkit.errors import FormatError
+from weightkit.core.digest import ALGORITHMS, Digest
+from weightkit.core.errors import FormatError
 
 __all__ = ["BY_LENGTH", "Entry", "encode", "inside", "parse", "parse_line"]
 

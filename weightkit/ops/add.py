@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightkit.dtypes import DType
-from weightkit.lazy import Rows
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import DType
+from weightkit.core.lazy import Rows
+from weightkit.core.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class Add:
 
     def begin(self, base: Rows, diff: Rows) -> Rows:
         """One pass over both."""
-        from weightkit.compute import torch_dtype
+        from weightkit.core.compute import torch_dtype
 
         dtype = torch_dtype(self.dtype)
 
@@ -75,7 +75,7 @@ class Subtract:
 
     def begin(self, base: Rows, tuned: Rows) -> Rows:
         """One pass over both."""
-        from weightkit.compute import torch_dtype
+        from weightkit.core.compute import torch_dtype
 
         dtype = torch_dtype(self.dtype)
 
@@ -99,7 +99,7 @@ class Cast:
 
     def begin(self, tensor: Rows) -> Rows:
         """One pass over the tensor."""
-        from weightkit.compute import torch_dtype
+        from weightkit.core.compute import torch_dtype
 
         dtype = torch_dtype(self.dtype)
         return lambda start, stop: tensor(start, stop).to(dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightkit.lazy import Rows
-from weightkit.spec import TensorSpec
+from weightkit.core.lazy import Rows
+from weightkit.core.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from weightkit.dtypes import BFLOAT16, FLOAT32, DType
-from weightkit.lazy import Rows
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import BFLOAT16, FLOAT32, DType
+from weightkit.core.lazy import Rows
+from weightkit.core.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +159,7 @@ class MergeLora:
         """One pass over weight and ``up``, in step; ``down`` is read whole first."""
         import torch
 
-        from weightkit.compute import torch_dtype
+        from weightkit.core.compute import torch_dtype
         from weightkit.ops.product import method_for
 
         step, dtype = torch_dtype(self.step), torch_dtype(self.dtype)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from weightkit.dtypes import DType
-from weightkit.lazy import Rows
-from weightkit.spec import TensorSpec
+from weightkit.core.dtypes import DType
+from weightkit.core.lazy import Rows
+from weightkit.core.spec import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ class GrowRows:
         """One pass over the tensor; the mean is gathered from the rows as they go by."""
         import torch
 
-        from weightkit.compute import torch_dtype
+        from weightkit.core.compute import torch_dtype
 
         dtype = torch_dtype(self.dtype)
         mean: RunningMean | None = None

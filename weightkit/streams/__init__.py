@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from weightkit.buffers import Buffer, read_extent
-from weightkit.errors import FormatError
+from weightkit.core.buffers import Buffer, read_extent
+from weightkit.core.errors import FormatError
 
 __all__ = ["FileBytes", "Headed", "Known", "Reader", "Stream", "whole"]
 

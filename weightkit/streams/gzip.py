@@ -11,8 +11,8 @@ from typing import ClassVar
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
-from weightkit.buffers import Buffer
-from weightkit.errors import FormatError
+from weightkit.core.buffers import Buffer
+from weightkit.core.errors import FormatError
 from weightkit.streams import FileBytes, Stream
 
 __all__ = ["MAGIC", "Gunzip", "Gzip"]

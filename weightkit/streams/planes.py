@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from weightkit.buffers import Buffer
-from weightkit.dtypes import DType
-from weightkit.errors import WeightkitError
+from weightkit.core.buffers import Buffer
+from weightkit.core.dtypes import DType
+from weightkit.core.errors import WeightkitError
 
 __all__ = ["cast_bits", "decode", "encode"]
 

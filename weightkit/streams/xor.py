@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weightkit.buffers import Buffer, read_extent
+from weightkit.core.buffers import Buffer, read_extent
 from weightkit.streams import FileBytes, Reader, Stream
 
 __all__ = ["CHUNK", "Padded", "Wrapped", "xor"]

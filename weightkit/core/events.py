@@ -1,0 +1,43 @@
+"""What a run tells while it runs. The library prints nothing; whoever calls it passes a ``Notify``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from weightkit.core.digest import Digest
+
+__all__ = ["BytesWritten", "Event", "FileFinished", "FileKept", "Notify", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class BytesWritten:
+    """``nbytes`` more bytes of a file have been made (or, in ``verify``, read)."""
+
+    path: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileFinished:
+    """A file stands under its name, whole, with these digests."""
+
+    path: str
+    nbytes: int
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileKept:
+    """A file was there from an earlier, interrupted run, and its digest still holds."""
+
+    path: str
+    nbytes: int
+
+
+Event = BytesWritten | FileFinished | FileKept
+Notify = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """A ``Notify`` for those who do not want to know."""

@@ -1,0 +1,107 @@
+"""From an entry of the catalog to what ``recover`` and ``merge`` are told: it fills in what the user did not say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from weightkit import catalog
+from weightkit.catalog import UNKNOWN, Recipe, Release
+from weightkit.checkpoints.layouts import Order
+from weightkit.checkpoints.output import Form
+from weightkit.core.dtypes import BY_NAME
+from weightkit.core.errors import PlanError
+from weightkit.families.converters import converter_named
+from weightkit.methods.lora import Arithmetic
+from weightkit.methods.pairing import NewRows, Rules
+from weightkit.ops.lora import SUMS, Sums, rounding_named
+
+__all__ = ["Filled", "filled", "recipe_for"]
+
+
+def recipe_for(name: str, methods: tuple[str, ...], command: str) -> tuple[Release, Recipe]:
+    """An entry and its recipe, if it is one for this command.
+
+    Raises:
+        PlanError: It has none, or one for another command.
+    """
+    release = catalog.load(name)
+    if release.recipe is None:
+        kind = catalog.KINDS[release.kind]
+        raise PlanError(f"--release: {release.name} is no release to be rebuilt but {kind}: {release.title}")
+    if release.recipe.method not in methods:
+        other = {"lora": "merge", "convert": "convert"}.get(release.recipe.method, "recover")
+        raise PlanError(f"--release: {release.name} is made with weightkit {other}, not with {command}")
+    return release, release.recipe
+
+
+class Filled:
+    """What a recipe says, where the user did not.
+
+    Attributes:
+        rules: About tensors.
+        form: About files.
+        how: About LoRAs.
+        converter: Whose conversion of the base; None for the default.
+        to: The layout.
+        order: Of Meta's parts.
+        notes: What was filled in, and what is not known.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        recipe: Recipe,
+        *,
+        rules: Rules | None = None,
+        form: Form | None = None,
+        how: Arithmetic | None = None,
+        converter: str | None = None,
+    ) -> None:
+        self.rules, self.form, self.how = rules or Rules(), form or Form(), how or Arithmetic()
+        self.converter = converter
+        self.notes = [f"--release {release.name}: {release.title}"]
+        if recipe.dtype and self.rules.dtype is None:
+            self.rules = replace(self.rules, dtype=BY_NAME[recipe.dtype])
+        if recipe.new_rows and self.rules.new_rows is None:
+            self.rules = replace(self.rules, new_rows=cast(NewRows, recipe.new_rows))
+        if recipe.method == "lora" and recipe.profile and self.form.torch_compat is None:
+            self.form = replace(self.form, torch_compat=recipe.profile)
+        if how is None and recipe.rounding:
+            self.how = Arithmetic(rounding_name(recipe.rounding), sums_name(recipe.sums))
+        if converter is None and recipe.converter not in (None, UNKNOWN):
+            self.converter = recipe.converter
+            converter_named(recipe.converter or "")
+        self.to = recipe.to or "hf"
+        self.order = cast(Order, recipe.order or "chinese-llama")
+        if recipe.unfinished:
+            self.notes.append(f"--release {release.name}: {recipe.unfinished}")
+        if not release.lists:
+            self.notes.append(f"--release {release.name}: no digests were found of it, so nothing proves the result")
+
+
+def rounding_name(name: str) -> str:
+    """A rounding that is known."""
+    rounding_named(name)
+    return name
+
+
+def sums_name(name: str | None) -> Sums:
+    """An order of sums that is known."""
+    found = next((one for one in SUMS if one == name), None)
+    return found or "fma"
+
+
+def filled(
+    name: str,
+    methods: tuple[str, ...],
+    command: str,
+    *,
+    rules: Rules | None = None,
+    form: Form | None = None,
+    how: Arithmetic | None = None,
+    converter: str | None = None,
+) -> tuple[Release, Filled]:
+    """An entry, and what it fills in. Raises like ``recipe_for``."""
+    release, recipe = recipe_for(name, methods, command)
+    return release, Filled(release, recipe, rules=rules, form=form, how=how, converter=converter)

@@ -1,0 +1,1 @@
+"""What is wanted and why it does not match: published digests, differences of models, causes."""

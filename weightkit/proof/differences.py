@@ -1,0 +1,144 @@
+"""Two checkpoints, tensor by tensor: which differ, in how many elements, by how much, and where. Bounded memory.
+
+A difference of floats is counted in ULPs: how many numbers of the type lie between the two (zeros of both signs count as
+neighbours), so 1 is a last bit that was rounded the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from weightkit.checkpoints import Checkpoint
+from weightkit.core.buffers import Buffer
+from weightkit.core.events import BytesWritten, Notify, ignore
+from weightkit.core.lazy import LazyTensor, derive, reader
+from weightkit.core.spec import TensorSpec
+from weightkit.ops.move import PairRows
+from weightkit.streams.planes import SIGNED, UNSIGNED, in_order
+
+__all__ = ["Comparison", "TensorDifference", "compare", "compare_tensors", "same_bytes"]
+
+BLOCK_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class TensorDifference:
+    """How one tensor differs from its counterpart.
+
+    Attributes:
+        name: Its name.
+        spec: Dtype and shape here.
+        other: Dtype and shape there.
+        elements: Elements compared: of the rows that both have.
+        changed: Elements whose bits differ.
+        ulps: Differences in ULPs: 1, 2, up to 16, more -> how many elements. Only for floats of 16 and 32 bits.
+        first: The first byte of the tensor that differs.
+        last: The last one.
+    """
+
+    name: str
+    spec: TensorSpec
+    other: TensorSpec
+    elements: int = 0
+    changed: int = 0
+    ulps: dict[str, int] = field(default_factory=dict)
+    first: int | None = None
+    last: int | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return self.spec == self.other and not self.changed
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Two checkpoints.
+
+    Attributes:
+        here: Names that only the first has.
+        there: Names that only the second has.
+        tensors: The others.
+    """
+
+    here: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    tensors: list[TensorDifference] = field(default_factory=list)
+
+    @property
+    def different(self) -> list[TensorDifference]:
+        """Tensors that are not the same."""
+        return [one for one in self.tensors if not one.same]
+
+
+def compare(one: Checkpoint, other: Checkpoint, notify: Notify = ignore) -> Comparison:
+    """Compare all tensors; each is read once."""
+    found = Comparison(
+        [name for name in one.tensors if name not in other.tensors], [name for name in other.tensors if name not in one.tensors]
+    )
+    for name, tensor in one.tensors.items():
+        if name in other.tensors:
+            found.tensors.append(compare_tensors(name, tensor, other.tensors[name]))
+            notify(BytesWritten(name, tensor.spec.nbytes))
+    return found
+
+
+def compare_tensors(name: str, one: LazyTensor, other: LazyTensor) -> TensorDifference:
+    """Compare two tensors; of rows, those that both have. Of different dtypes or widths nothing is compared."""
+    found = TensorDifference(name, one.spec, other.spec)
+    if one.spec.dtype != other.spec.dtype or one.spec.shape[1:] != other.spec.shape[1:]:
+        return found
+    left, right = reader(one), reader(other)
+    shorter = min(one.spec, other.spec, key=lambda spec: spec.rows)
+    for start, stop in shorter.blocks(BLOCK_BYTES):
+        tally(found, start * shorter.row_nbytes, left(start, stop), right(start, stop))
+    return found
+
+
+def tally(found: TensorDifference, at: int, one: Buffer, other: Buffer) -> None:
+    """Count the differences of a block that begins at byte ``at``."""
+    width = found.spec.dtype.itemsize if found.spec.dtype.itemsize in UNSIGNED else 1
+    left, right = np.frombuffer(one, UNSIGNED[width]), np.frombuffer(other, UNSIGNED[width])
+    found.elements += left.size
+    changed = np.flatnonzero(left != right)
+    if not changed.size:
+        return
+    found.changed += int(changed.size)
+    bytes_changed = np.flatnonzero(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8))
+    if found.first is None:
+        found.first = at + int(bytes_changed[0])
+    found.last = at + int(bytes_changed[-1])
+    if found.spec.dtype.kind == "float" and width in (2, 4):
+        ordered = [in_order(side[changed], width).view(SIGNED[width]).astype(np.int64) for side in (left, right)]
+        distance = np.abs(ordered[0] - ordered[1])
+        for label, count in (
+            ("1", int((distance == 1).sum())),
+            ("2", int((distance == 2).sum())),
+            ("3 to 16", int(((distance > 2) & (distance <= 16)).sum())),
+            ("more", int((distance > 16).sum())),
+        ):
+            if count:
+                found.ulps[label] = found.ulps.get(label, 0) + count
+
+
+def same_bytes(one: LazyTensor, other: LazyTensor) -> bool:
+    """Whether two tensors are the same; stops at the first block that differs."""
+    if one.spec != other.spec:
+        return False
+    left, right = reader(one), reader(other)
+    return all(bytes(left(start, stop)) == bytes(right(start, stop)) for start, stop in one.spec.blocks(BLOCK_BYTES))
+
+
+def paired_otherwise(one: LazyTensor, other: LazyTensor, head: int) -> bool:
+    """Whether a weight is the other with its rotary pairs in the other layout, one way or the other."""
+    makers: tuple[Callable[[], LazyTensor], ...] = (
+        lambda: derive(PairRows(head, halves=True), one),
+        lambda: derive(PairRows(head, halves=False), one),
+    )
+    try:
+        return any(same_bytes(make(), other) for make in makers)
+    except ValueError:
+        return False
