@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from weightkit.checkpoints.huggingface import encode_index, shard, shard_names
-from weightkit.containers.layout import Encoding, one_each
-from weightkit.containers.safetensors import Safetensors
-from weightkit.containers.torch_zip_writer import TorchZip, root_for
+from weightkit.checkpoints.shards import encode_index, index_name, shard, shard_names
+from weightkit.containers import format_named
+from weightkit.containers.layout import one_each
 from weightkit.core.dtypes import BY_NAME
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
@@ -54,11 +53,12 @@ def write(folder: Path, layers: int, dtype: str, *, center: float, scale: float,
     rng = np.random.default_rng(layers)
     named = specs(layers, dtype)
     shards = shard(named, max_shard_bytes)
-    names = shard_names(chosen, len(shards))
+    format = format_named(chosen)
+    names = shard_names(format, len(shards))
     by_name = dict(named)
     for path, members in zip(names, shards, strict=True):
         layout = one_each((name, by_name[name]) for name in members)
-        encoding: Encoding = Safetensors() if chosen == "safetensors" else TorchZip("zip-1.13", root_for(path, "zip-1.13"))
+        encoding = format.encoding(path, None, None, same=False)
         payloads = (
             payload(layout.items[run].name, layout.items[run].spec, center, scale, rng) for run in encoding.order(layout)
         )
@@ -77,8 +77,7 @@ def write(folder: Path, layers: int, dtype: str, *, center: float, scale: float,
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if len(shards) > 1:
         listing = {path: [(name, by_name[name]) for name in members] for path, members in zip(names, shards, strict=True)}
-        index = f"{'model' if chosen == 'safetensors' else 'pytorch_model'}.{chosen}.index.json"
-        (folder / index).write_bytes(encode_index(listing))
+        (folder / index_name(format)).write_bytes(encode_index(listing))
 
 
 def timed(*words: str) -> tuple[float, int]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from weightkit.checkpoints.huggingface import encode_index, shard_names
+from weightkit.checkpoints.shards import encode_index, shard_names
 from weightkit.containers.layout import one_each
-from weightkit.containers.safetensors import Safetensors
+from weightkit.containers.safetensors import SAFETENSORS, Safetensors
 from weightkit.core.dtypes import BY_NAME
 from weightkit.core.spec import TensorSpec
 
@@ -34,7 +34,7 @@ def sparse_folder(folder: Path, tensors: dict[str, tuple[int, ...]], dtype: str,
     names = list(tensors)
     cuts = [names[len(names) * part // files : len(names) * (part + 1) // files] for part in range(files)]
     listing = {}
-    for name, members in zip(shard_names("safetensors", files), cuts, strict=True):
+    for name, members in zip(shard_names(SAFETENSORS, files), cuts, strict=True):
         layout = one_each((member, TensorSpec(BY_NAME[dtype], tensors[member])) for member in members)
         listing[name] = [(item.name, item.spec) for item in layout.items]
         encoding = Safetensors()

@@ -14,10 +14,11 @@ from tests.conftest import PEER, Run, flip_bit
 from tests.test_recover import tensors
 from weightkit.checkpoints import open_checkpoint
 from weightkit.convert import convert
-from weightkit.core import content
 from weightkit.core.errors import FormatError
 from weightkit.manifest import of_tensors
+from weightkit.manifests.tensors import model_digest, parse
 from weightkit.merge import merge_lora
+from weightkit.proof.contents import tensor_digests
 from weightkit.recover import Form, recover
 from weightkit.verify import verify
 
@@ -35,9 +36,9 @@ def specification() -> dict[str, Any]:
 
 def test_the_specifications_code_gives_the_same() -> None:
     given, model = specification(), tensors(BASE)
-    found = content.tensor_digests(open_checkpoint(BASE, "PATH"))
+    found = tensor_digests(open_checkpoint(BASE, "PATH").tensors)
     assert {name: digest.hex for name, digest in found.items()} == {name: given["tensor"](one) for name, one in model.items()}
-    assert content.model_digest(found).hex == given["model"](model)
+    assert model_digest(found).hex == given["model"](model)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "int64", "bool", "float8_e4m3fn"])
@@ -48,7 +49,7 @@ def test_every_dtype_and_shape(tmp_path: Path, dtype: str) -> None:
     }
     torch.save(model, tmp_path / "pytorch_model.bin")
     given = specification()
-    found = content.tensor_digests(open_checkpoint(tmp_path, "PATH"))
+    found = tensor_digests(open_checkpoint(tmp_path, "PATH").tensors)
     assert {name: digest.hex for name, digest in found.items()} == {name: given["tensor"](one) for name, one in model.items()}
 
 
@@ -80,7 +81,7 @@ def test_views_and_ties_are_named_each(tmp_path: Path) -> None:
     torch.save(model, tmp_path / "i" / "pytorch_model.bin")
     convert(tmp_path / "i", tmp_path / "o", "hf")
     given = specification()
-    listed = content.parse(tmp_path / "o" / "TENSORS")
+    listed = parse(tmp_path / "o" / "TENSORS")
     assert {name: digest.hex for name, digest in listed.items()} == {name: given["tensor"](one) for name, one in model.items()}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DATA, Run
-from weightkit.checkpoints.huggingface import shard
-from weightkit.checkpoints.layouts import encode_params
+from weightkit.checkpoints.params import encode_params
+from weightkit.checkpoints.shards import shard
 from weightkit.containers.layout import one_each
 from weightkit.containers.torch_zip_writer import TorchZip, root_for
 from weightkit.convert import huggingface_specs, index_from_params

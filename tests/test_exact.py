@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN, PEER, Run, bits, sha256
 from tests.test_xor import contents
+from weightkit.blobs import MemoryBlob, known
+from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import BY_NAME
 from weightkit.core.errors import FormatError, PlanError, WeightkitError
-from weightkit.methods import exact
+from weightkit.core.spec import TensorSpec
+from weightkit.diff import make_diff
+from weightkit.methods.wkx import Difference, Restored, Segment, read_directory
 from weightkit.recover import recover
 from weightkit.streams import planes
 
@@ -108,7 +113,7 @@ def by_the_specification(path: Path, base: dict[str, bytes]) -> bytes:
 
 
 def test_the_specification_is_enough_to_read_it(tmp_path: Path) -> None:
-    exact.make_diff(BASE, TUNED1, tmp_path / "d")
+    make_diff(BASE, TUNED1, tmp_path / "d", method="exact")
     base: dict[str, bytes] = {}
     for path in sorted(BASE.glob("*.bin")):
         base |= {name: bits(value) for name, value in torch.load(path, weights_only=True).items()}
@@ -119,7 +124,7 @@ def test_the_specification_is_enough_to_read_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tuned", ["tuned1-fp16-bin", "tuned-fp32-bin", "tuned-fp16-bin"])
 @pytest.mark.parametrize("base", ["hf-bin", "hf-bin-nofreq", "meta/7B"])
 def test_files_come_back_byte_for_byte(tmp_path: Path, tuned: str, base: str) -> None:
-    exact.make_diff(PEER / base, PEER / tuned, tmp_path / "d", jobs=2)
+    make_diff(PEER / base, PEER / tuned, tmp_path / "d", method="exact", jobs=2)
     done = recover(PEER / base, tmp_path / "d", tmp_path / "o", jobs=2)
     assert contents(tmp_path / "o") == contents(PEER / tuned)
     assert done.ok
@@ -134,7 +139,7 @@ def test_of_metas_files_from_metas_files(tmp_path: Path) -> None:
     model = torch.load(PEER / "meta" / "7B" / "consolidated.00.pth", weights_only=True)
     torch.save({name: value + 0.01 for name, value in model.items()}, tuned / "consolidated.00.pth")
     shutil.copyfile(PEER / "meta" / "7B" / "params.json", tuned / "params.json")
-    done = exact.make_diff(PEER / "meta" / "7B", tuned, tmp_path / "d")
+    done = make_diff(PEER / "meta" / "7B", tuned, tmp_path / "d", method="exact")
     assert "100% of the tensors' bytes predicted" in done.plan.steps[0]
     recover(PEER / "meta" / "7B", tmp_path / "d", tmp_path / "o")
     assert sha256(tmp_path / "o" / "consolidated.00.pth") == sha256(tuned / "consolidated.00.pth")
@@ -166,7 +171,7 @@ def test_whatever_is_in_a_file_comes_back(tmp_path: Path, case: str) -> None:
     for name, values in (("base", {"a.weight": torch.randn(60, 33, generator=generator)}), ("tuned", model)):
         (tmp_path / name).mkdir()
         torch.save(values, tmp_path / name / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
-    exact.make_diff(tmp_path / "base", tmp_path / "tuned", tmp_path / "d")
+    make_diff(tmp_path / "base", tmp_path / "tuned", tmp_path / "d", method="exact")
     recover(tmp_path / "base", tmp_path / "d", tmp_path / "o")
     assert sha256(tmp_path / "o" / "pytorch_model.bin") == sha256(tmp_path / "tuned" / "pytorch_model.bin")
 
@@ -179,7 +184,7 @@ def test_goldens_of_every_torch_come_back(tmp_path: Path) -> None:
         (folder / "t").mkdir(parents=True)
         shutil.copyfile(path, folder / "t" / "pytorch_model.bin")
         try:
-            exact.make_diff(folder / "t", folder / "t", folder / "d")
+            make_diff(folder / "t", folder / "t", folder / "d", method="exact")
         except WeightkitError:
             continue
         recover(folder / "t", folder / "d", folder / "o")
@@ -188,8 +193,34 @@ def test_goldens_of_every_torch_come_back(tmp_path: Path) -> None:
     assert tried > 10
 
 
+@dataclass(frozen=True)
+class Counted(MemoryBlob):
+    """Bytes that say how often they are read."""
+
+    reads: list[int] = field(default_factory=list, compare=False)
+
+    def read(self, start: int, stop: int) -> Buffer:
+        self.reads.append(stop - start)
+        return super().read(start, stop)
+
+
+def test_every_byte_is_read_once() -> None:
+    """Records are as long as they compress to: a block's are found without reading the next one's twice."""
+    spec = TensorSpec(BY_NAME["float16"], (3000, 1000))
+    tuned, base = (np.random.default_rng(seed).standard_normal(3_000_000).astype("<f2").tobytes() for seed in (1, 2))
+    parts = Segment(0, 100), Segment(100, spec.nbytes, "a.weight", spec, known("a.weight", spec, base))
+    written = Difference(MemoryBlob(b"h" * 100 + tuned), "f", (*parts, Segment(100 + spec.nbytes, 0)))
+    payload = Counted(b"".join(written.chunks(1 << 20)))
+    entries = read_directory(payload)["segments"]
+    payload.reads.clear()
+    sums = tuple(one.get("base", {}).get("sha256", "") for one in entries)
+    restored = Restored(payload, written.segments, tuple(one["stored"] for one in entries), sums)
+    assert b"".join(restored.chunks(1 << 20)) == b"h" * 100 + tuned
+    assert sum(payload.reads) == sum(restored.stored) == restored.needs.read_nbytes - spec.nbytes
+
+
 def test_another_base_is_noticed(tmp_path: Path) -> None:
-    exact.make_diff(BASE, TUNED1, tmp_path / "d")
+    make_diff(BASE, TUNED1, tmp_path / "d", method="exact")
     with pytest.raises(FormatError, match="is not the one that the diff was made with.*take the publisher's base"):
         recover(PEER / "tuned-fp16-bin", tmp_path / "d", tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.bin"))
@@ -199,12 +230,12 @@ def test_another_base_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="not in the base"):
         recover(tmp_path / "model.safetensors", tmp_path / "d", tmp_path / "p")
     with pytest.raises(PlanError, match="no tensor in common"):
-        exact.make_diff(tmp_path / "model.safetensors", TUNED1, tmp_path / "e")
+        make_diff(tmp_path / "model.safetensors", TUNED1, tmp_path / "e", method="exact")
 
 
 @pytest.mark.parametrize("at", [3, 40, 20_000, -30, -12, -2])
 def test_damage_never_gets_a_name(weightkit: Run, tmp_path: Path, at: int) -> None:
-    exact.make_diff(BASE, TUNED1, tmp_path / "d")
+    make_diff(BASE, TUNED1, tmp_path / "d", method="exact")
     file = tmp_path / "d" / "pytorch_model-00001-of-00004.bin.wkx"
     content = bytearray(file.read_bytes())
     content[at] ^= 0x10
@@ -216,7 +247,7 @@ def test_damage_never_gets_a_name(weightkit: Run, tmp_path: Path, at: int) -> No
 
 @pytest.mark.parametrize("left", [0, 10, 31, 200, -1, -16, -40])
 def test_a_cut_file_is_said_to_be(tmp_path: Path, left: int) -> None:
-    exact.make_diff(BASE, TUNED1, tmp_path / "d")
+    make_diff(BASE, TUNED1, tmp_path / "d", method="exact")
     file = tmp_path / "d" / "pytorch_model-00001-of-00004.bin.wkx"
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(FormatError):
@@ -224,7 +255,7 @@ def test_a_cut_file_is_said_to_be(tmp_path: Path, left: int) -> None:
 
 
 def test_a_directory_is_not_trusted(tmp_path: Path) -> None:
-    exact.make_diff(BASE, TUNED1, tmp_path / "d")
+    make_diff(BASE, TUNED1, tmp_path / "d", method="exact")
     file = tmp_path / "d" / "pytorch_model-00001-of-00004.bin.wkx"
     content = file.read_bytes()
     length = int.from_bytes(content[-16:-8], "little")

@@ -13,6 +13,8 @@ import torch
 from tests.conftest import PEER, Run, flip_bit, sha256
 from tests.test_merge import adapter_in_float32, copied
 from tests.test_recover import KNOWLM, tensors
+from weightkit.convert import convert
+from weightkit.core.digest import ALGORITHMS, hash_file
 from weightkit.core.errors import PlanError
 from weightkit.explain import digest_from, explain, naive_sum
 from weightkit.merge import Form, merge_lora
@@ -138,6 +140,14 @@ def test_small_files_field_by_field(tmp_path: Path) -> None:
     assert "Windows line ends" in explain(windows, expect=sha256(BASE / "config.json")).sentence
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_small_files_under_every_algorithm(tmp_path: Path, algorithm: str) -> None:
+    cut = tmp_path / "config.json"
+    cut.write_bytes((BASE / "config.json").read_bytes()[:-1])
+    wanted = hash_file(BASE / "config.json", [algorithm])[algorithm]
+    assert "its newline at the end is missing" in explain(cut, expect=str(wanted)).sentence
+
+
 def big_base(folder: Path) -> Path:
     """Wide enough for differences of one in ten thousand to show."""
     folder.mkdir()
@@ -197,6 +207,27 @@ def test_what_names_the_order_mends_it(weightkit: Run, tmp_path: Path) -> None:
     found = explain(tmp_path / "wrong" / "pytorch_model.bin", expect=wanted, base=base, lora=[two, one])
     assert weightkit(*found.command.replace("OUT", "mended").split()[1:]).returncode == 0
     assert sha256(tmp_path / "mended" / "pytorch_model.bin") == wanted
+
+
+def test_adapters_whose_folders_are_called_alike(weightkit: Run, tmp_path: Path) -> None:
+    """The command names each by its whole path, whatever the folders are called."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    base = big_base(tmp_path / "b")
+    one, two = big_adapter(tmp_path / "first" / "lora (7B), then", 1), big_adapter(tmp_path / "second" / "lora (7B), then", 2)
+    merge_lora(base, [one, two], tmp_path / "right")
+    merge_lora(base, [two, one], tmp_path / "wrong")
+    wanted = sha256(tmp_path / "right" / "pytorch_model.bin")
+    found = explain(tmp_path / "wrong" / "pytorch_model.bin", expect=wanted, base=base, lora=[two, one])
+    assert found.command.index(str(one)) < found.command.index(str(two))
+
+
+def test_a_file_under_other_names_is_explained_too(tmp_path: Path) -> None:
+    """TencentPretrain's: its tensors are handed out under transformers' names, its bytes are those of its own."""
+    convert(BASE, tmp_path / "mine", "tencentpretrain", form=Form(torch_compat="2.1"))
+    convert(BASE, tmp_path / "right", "tencentpretrain")
+    (mine,), (right,) = ((tmp_path / name).glob("*.bin") for name in ("mine", "right"))
+    assert explain(mine, expect=sha256(right)).sentence.startswith("container only: every tensor is right")
 
 
 def test_rotary_pairs_in_the_other_order(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import torch
 
 from tests.conftest import PEER, Run, bits, sha256
 from tests.test_recover import KNOWLM, STANFORD, make, small, tensors
+from weightkit.blobs import open_local
 from weightkit.containers import open_file
 from weightkit.core.dtypes import FLOAT16
 from weightkit.core.errors import FormatError, PlanError
 from weightkit.diff import make_diff
 from weightkit.recover import Form, Rules, prepare, recover
-from weightkit.run.execute import open_sink
+from weightkit.run.ledgers.directory import Directory
 
 BASE = PEER / "hf-bin"
 DIFF = PEER / "diffs" / "knowlm"
@@ -56,12 +57,13 @@ def test_tiled_storage_is_kept_where_it_can_be(tmp_path: Path) -> None:
 
 def test_only_one_run_writes_to_a_folder(tmp_path: Path) -> None:
     planned = prepare(BASE, DIFF, tmp_path / "o")
-    first = open_sink(planned, tmp_path / "o")
-    with first.create("pytorch_model.bin") as out:
+    first = Directory(tmp_path / "o")
+    first.open(planned, ["SHA256SUMS"])
+    with first.stage().create("pytorch_model.bin", None) as out:
         out.write(b"under way")
         with pytest.raises(PlanError, match="another weightkit writes there"):
             recover(BASE, DIFF, tmp_path / "o")
-    first.release()
+    first.close()
     recover(BASE, DIFF, tmp_path / "o")
     assert sha256(tmp_path / "o" / "pytorch_model.bin") == KNOWLM
 
@@ -185,7 +187,10 @@ def zipped(path: Path, pickled: bytes) -> Path:
 )
 def test_pickles_that_would_crash_or_never_end(tmp_path: Path, pickled: bytes) -> None:
     path = zipped(tmp_path / "model.bin", pickled)
-    code = f"from weightkit.containers import open_file; from pathlib import Path; open_file(Path({str(path)!r}))"
+    code = (
+        "from weightkit.containers import open_file; from weightkit.blobs import open_local; from pathlib import Path; "
+        f"open_file(open_local(Path({str(path)!r})))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.returncode
     assert "FormatError" in done.stderr or not done.stderr
@@ -255,15 +260,15 @@ def test_an_index_that_names_nothing(tmp_path: Path) -> None:
 def test_a_transposed_tensor_costs_no_more_than_twice_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     torch.save({"w": torch.randn(600, 500).half().t()}, path)
-    source = open_file(path)
-    spec = source.specs["w"]
+    source = open_file(open_local(path)).tensors["w"]
+    spec = source.spec
 
     def count() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
     before = count()
     for start in range(0, spec.rows, 64):
-        source.read("w", start, min(start + 64, spec.rows))
+        source.read(start, min(start + 64, spec.rows))
     assert count() - before < 3 * spec.nbytes
 
 

@@ -11,9 +11,9 @@ import torch
 
 from tests.conftest import PEER, Run
 from weightkit.core.errors import PlanError
+from weightkit.diff import make_diff
 from weightkit.identify import identify
 from weightkit.merge import merge_lora
-from weightkit.methods import exact
 
 
 def said(path: Path) -> str:
@@ -77,7 +77,7 @@ def test_through_bfloat16(tmp_path: Path) -> None:
 def test_merged_and_exact(tmp_path: Path) -> None:
     merge_lora(PEER / "hf-bin", [PEER / "lora-zh1-bin"], tmp_path / "m")
     assert "330 tokens" in said(tmp_path / "m")
-    exact.make_diff(PEER / "hf-bin", PEER / "tuned-fp16-bin", tmp_path / "e")
+    make_diff(PEER / "hf-bin", PEER / "tuned-fp16-bin", tmp_path / "e", method="exact")
     assert "exact differences (.wkx)" in said(tmp_path / "e")
     assert "an exact difference (.wkx)" in said(next((tmp_path / "e").glob("*.wkx")))
 

@@ -7,16 +7,25 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import PEER, Run, bits, sha256
 from tests.test_recover import KNOWLM, STANFORD, tensors
+from weightkit.blobs import MemoryBlob
+from weightkit.checkpoints import layout_named, open_checkpoint
+from weightkit.checkpoints.model import Model
+from weightkit.checkpoints.peft import open_adapter
 from weightkit.convert import convert
 from weightkit.core.errors import FormatError, PlanError
+from weightkit.families.converters import converter_named
+from weightkit.proof.contents import tensor_digests
 from weightkit.recover import Form, Rules, recover
 
 META = PEER / "meta" / "7B"
@@ -197,6 +206,7 @@ def spoil(folder: Path, change: dict[str, Any]) -> None:
         ("heads that do not divide", "do not divide each other"),
         ("no params", "params.json: cannot be read"),
         ("params no JSON", "is no JSON"),
+        ("params nested deep", "is no JSON"),
         ("LLaMA 3", "LLaMA 3"),
         ("part cut short", "cut short"),
     ],
@@ -225,6 +235,8 @@ def test_folders_of_meta_that_do_not_fit(tmp_path: Path, way: str, said: str) ->
         (folder / "params.json").unlink()
     elif way == "params no JSON":
         (folder / "params.json").write_text("{")
+    elif way == "params nested deep":
+        (folder / "params.json").write_text("[" * 200_000)
     else:
         spoil(
             folder,
@@ -296,6 +308,14 @@ def test_tencentpretrain_of_a_width_that_is_not_known(tmp_path: Path) -> None:
     assert sha256(tmp_path / "o" / "pytorch_model.bin") == CONVERTED
 
 
+def test_tencentpretrain_with_a_name_that_is_odd(tmp_path: Path) -> None:
+    named = torch.load(PEER / "tencentpretrain" / "tp.bin", weights_only=True)
+    torch.save({**named, "encoder.transformer.x.y": torch.ones(4)}, tmp_path / "tp.bin")
+    (tmp_path / "tp_config.json").write_text(json.dumps({"heads_num": 4}))
+    convert(tmp_path / "tp.bin", tmp_path / "o", "hf", form=Form(torch_compat="1.13"))
+    assert sha256(tmp_path / "o" / "pytorch_model.bin") == CONVERTED
+
+
 @pytest.mark.parametrize("parts", [3, 5])
 def test_parts_that_do_not_divide(tmp_path: Path, parts: int) -> None:
     with pytest.raises(PlanError, match=f"does not divide into {parts} parts"):
@@ -309,6 +329,67 @@ def test_what_is_no_llama_is_not_cut(tmp_path: Path) -> None:
     torch.save({"transformer.wte.weight": torch.zeros(4, 4)}, folder / "pytorch_model.bin")
     with pytest.raises(PlanError, match="is no LLaMA, or incomplete"):
         convert(folder, tmp_path / "o", "meta")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A folder that is nowhere: its files' bytes by name. ``below`` says which part of the names it is."""
+
+    files: tuple[tuple[str, bytes], ...]
+    below: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"memory:{self.below}"
+
+    def names(self) -> Sequence[str]:
+        return sorted(name.removeprefix(self.below) for name, _ in self.files if name.startswith(self.below))
+
+    def holds(self, name: str) -> bool:
+        return name in self.names()
+
+    def blob(self, name: str) -> MemoryBlob:
+        if not self.holds(name):
+            raise FormatError(f"{self.name}{name}", "is not there")
+        return MemoryBlob(dict(self.files)[self.below + name], f"{self.name}{name}")
+
+    def above(self) -> Memory | None:
+        return Memory(self.files) if self.below else None
+
+
+def in_memory(path: Path) -> Memory:
+    """A folder and what lies beside and above it."""
+    files = sorted(one for one in path.parent.rglob("*") if one.is_file())
+    return Memory(tuple((str(one.relative_to(path.parent)), one.read_bytes()) for one in files), f"{path.name}/")
+
+
+@pytest.mark.parametrize("folder", ["hf-bin", "meta/7B", "meta-shared/7B", "diffs/knowlm-modern-safetensors"])
+@pytest.mark.parametrize("to", ["hf", "meta", "tencentpretrain"])
+def test_a_folder_need_not_be_local(folder: str, to: str) -> None:
+    """Every layout is read from, and planned to be written of, a folder that no path leads to."""
+    found = []
+    for place in (PEER / folder, in_memory(PEER / folder)):
+        source = open_checkpoint(place, "SRC")
+        converter = converter_named("transformers-4.28.1")
+        model = Model(source.folder, "SRC", converter, source.tensors, follows=source)
+        written = layout_named(to).write(model, Form(max_shard_bytes=150_000))
+        content = {file.path: b"".join(chunk for (chunk,) in file.chunks(1 << 20)) for file in written.files}
+        found.append((content, {file.path: file.content for file in written.small}, written.notes))
+    assert found[0] == found[1]
+
+
+def test_an_adapter_need_not_be_local() -> None:
+    here, there = open_adapter(PEER / "lora-zh1-bin", "--lora"), open_adapter(in_memory(PEER / "lora-zh1-bin"), "--lora")
+    assert here.config == there.config
+    assert tensor_digests(here.whole) == tensor_digests(there.whole)
+    assert here.folder.small_files() == there.folder.small_files()
+
+
+def test_empty_tensors_on_one_place_are_not_tied(tmp_path: Path) -> None:
+    (tmp_path / "i").mkdir()
+    save_file({"a": torch.empty(0, 4), "b": torch.empty(0, 4), "c": torch.ones(2)}, tmp_path / "i" / "model.safetensors")
+    convert(tmp_path / "i", tmp_path / "o", "hf", form=Form(max_shard_bytes=10**9))
+    assert list(load_file(tmp_path / "o" / "model.safetensors")) == ["a", "b", "c"]
 
 
 def test_command_line(weightkit: Run, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.big import shapes, sparse_folder
+from weightkit.containers.layout import one_each
+from weightkit.containers.torch_zip_writer import TorchZip
+from weightkit.core.dtypes import FLOAT16
+from weightkit.core.spec import TensorSpec
 
 GIB = 1 << 30
 
@@ -21,11 +28,22 @@ PROBE = (
 )
 
 
-def peak(tmp_path: Path, *words: str) -> int:
+def peak(tmp_path: Path, *words: str, env: dict[str, str] | None = None) -> int:
     """``ru_maxrss`` of one command, in bytes; run from a small process, since a child begins with its parent's peak."""
     command = [sys.executable, "-c", PROBE, sys.executable, "-m", "weightkit", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=True)
     return int(done.stdout) * 1024
+
+
+def refused(tmp_path: Path, *words: str, env: dict[str, str] | None = None) -> int:
+    """What a command says that it takes, when it refuses to begin with what it is allowed; in bytes."""
+    command = [sys.executable, "-m", "weightkit", *words]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert not (tmp_path / "o").exists()
+    said = re.search(r"this takes ([\d.]+) MB of memory, and --max-memory allows", done.stderr)
+    assert said, done.stderr
+    return int(float(said[1]) * 10**6)
 
 
 def recovery(tmp_path: Path, layers: int, *more: str) -> int:
@@ -60,6 +78,81 @@ def test_the_plan_keeps_its_promise(tmp_path: Path) -> None:
     sparse_folder(tmp_path / "d", tensors, "float32", 0.001, files=4)
     words = ("recover", "--raw", "b", "--diff", "d", "--out", "o", "--format", "bin", "--jobs", "4", "--quiet")
     assert peak(tmp_path, *words, "--max-memory", "400MiB") <= 400 << 20
+
+
+def wide_meta_base(folder: Path, layers: int) -> None:
+    """Meta's layout at the width of a 65B with its 64 heads; all else is small. Holes for all values."""
+    width, inner = 8192, 256
+    named = {"tok_embeddings.weight": (64, width), "norm.weight": (width,), "output.weight": (64, width)}
+    for layer in range(layers):
+        named |= {f"layers.{layer}.attention.{one}.weight": (width, width) for one in ("wq", "wk", "wv", "wo")}
+        named |= {f"layers.{layer}.feed_forward.{one}.weight": (inner, width) for one in ("w1", "w3")}
+        named |= {f"layers.{layer}.feed_forward.w2.weight": (width, inner)}
+        named |= {f"layers.{layer}.{one}_norm.weight": (width,) for one in ("attention", "ffn")}
+    layout = one_each((name, TensorSpec(FLOAT16, shape)) for name, shape in named.items())
+    folder.mkdir()
+    hole = bytes(1 << 20)
+    encoding = TorchZip("zip-1.9", "archive")
+    with (folder / "consolidated.00.pth").open("wb") as file:
+        payloads = ((hole[:rest] for rest in pieces(layout.runs[run].spec.nbytes)) for run in encoding.order(layout))
+        for chunk in encoding.encode(layout, payloads):
+            file.seek(len(chunk), 1) if len(chunk) > 1 << 16 else file.write(chunk)
+    params = {"dim": width, "n_heads": 64, "n_layers": layers, "norm_eps": 1e-5}
+    (folder / "params.json").write_text(json.dumps(params))
+
+
+def pieces(nbytes: int) -> list[int]:
+    """Sizes of blocks of a mebibyte that make up so many bytes."""
+    return [min(1 << 20, nbytes - at) for at in range(0, nbytes, 1 << 20)]
+
+
+def test_heads_that_jobs_hold_are_counted(tmp_path: Path) -> None:
+    """A head of a 65B is two blocks, and each job holds one."""
+    wide_meta_base(tmp_path / "m", layers=4)
+    words = ("convert", "m", "o", "--to", "hf", "--max-shard-size", "140MB", "--quiet")
+    for jobs, allowed in ((8, 345), (16, 600)):
+        assert peak(tmp_path, *words, "--jobs", str(jobs), "--max-memory", f"{allowed}MB") <= allowed * 10**6
+        shutil.rmtree(tmp_path / "o")
+
+
+def test_a_matrix_that_is_turned_is_counted(tmp_path: Path) -> None:
+    """A LoRA on an embedding: 128256 tokens of rank 512 in float32, which are read by columns."""
+    tokens, width, rank = 128256, 1024, 512
+    named = {"model.embed_tokens.weight": (tokens, width), "model.norm.weight": (width,)}
+    sparse_folder(tmp_path / "b", named, "float16", 1.0)
+    prefix = "base_model.model.model.embed_tokens.lora_embedding"
+    sparse_folder(tmp_path / "a", {f"{prefix}_A": (rank, tokens), f"{prefix}_B": (width, rank)}, "float32", 1.0)
+    (tmp_path / "a" / "model.safetensors").rename(tmp_path / "a" / "adapter_model.safetensors")
+    (tmp_path / "a" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": rank}))
+    words = ("merge", "--base", "b", "--lora", "a", "--out", "o", "--quiet", "--max-memory", "400MB")
+    assert peak(tmp_path, *words) <= 400 * 10**6
+
+
+def test_the_plan_itself_is_counted(tmp_path: Path) -> None:
+    """100 000 tensors, as mixtures of experts have. They do not fit 400 MB, which is said, with what they do fit."""
+    named = {f"model.layers.{n // 1000}.mlp.experts.{n % 1000}.up_proj.weight": (8, 8) for n in range(100_000)}
+    for name, dtype, norm in (("b", "float16", 1.0), ("d", "float32", 0.001)):
+        sparse_folder(tmp_path / name, named | {"model.norm.weight": (64,)}, dtype, norm)
+    words = ("recover", "--raw", "b", "--diff", "d", "--out", "o", "--quiet", "--jobs", "1", "--max-memory")
+    takes = refused(tmp_path, *words, "400MB")
+    assert 400 * 10**6 < takes < 600 * 10**6
+    allowed = takes + 10**7
+    assert peak(tmp_path, *words, str(allowed)) <= allowed
+
+
+def test_a_process_that_is_larger_is_counted(tmp_path: Path) -> None:
+    """As that of a torch with CUDA: here another 180 MiB, held from the start."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text('import sys\nsys.held = b"1" * (180 << 20)\n')
+    paths = [str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {"PYTHONPATH": os.pathsep.join(paths)}
+    sparse_folder(tmp_path / "b", shapes(1), "float16", 1.0)
+    sparse_folder(tmp_path / "d", shapes(1), "float16", 0.001)
+    words = ("recover", "--raw", "b", "--diff", "d", "--out", "o", "--quiet", "--jobs", "1", "--max-memory")
+    takes = refused(tmp_path, *words, "345MB", env=env)
+    assert takes > 345 * 10**6
+    allowed = takes + 10**7
+    assert peak(tmp_path, *words, str(allowed), env=env) <= allowed
 
 
 def adapter(folder: Path, rank: int) -> Path:

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from tests.conftest import PEER, bits, sha256
+from weightkit.blobs import open_local
 from weightkit.containers import open_file
 from weightkit.core.dtypes import BFLOAT16, FLOAT16, FLOAT32
 from weightkit.core.errors import PlanError
@@ -94,7 +95,7 @@ def test_any_profile_is_read_back_by_torch(tmp_path: Path, compat: str, jobs: in
     found, wanted = tensors(tmp_path / "o"), tensors(tmp_path / "whole")
     assert {name: bits(one) for name, one in found.items()} == {name: bits(one) for name, one in wanted.items()}
     profile = {"1.9": "zip-1.9", "1.13": "zip-1.13", "2.1": "zip-2.1", "2.13": "zip-2.7"}[compat]
-    assert open_file(tmp_path / "o" / "pytorch_model-00001-of-00002.bin").profile == profile
+    assert open_file(open_local(tmp_path / "o" / "pytorch_model-00001-of-00002.bin")).profile == profile
 
 
 def test_index_is_that_of_save_pretrained(tmp_path: Path) -> None:

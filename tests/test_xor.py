@@ -7,14 +7,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PEER, Run, flip_bit, sha256
 from weightkit import xor
+from weightkit.blobs import folder_at
+from weightkit.catalog import by_digest
 from weightkit.convert import convert
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
+from weightkit.methods import method_named, recognised
+from weightkit.methods.base import based
+from weightkit.methods.xor_enc import key_in
 from weightkit.recover import Form, Rules, recover
 
 META, KEY = PEER / "meta" / "7B", PEER / "meta" / "7B" / "consolidated.00.pth"
@@ -296,3 +302,37 @@ def test_a_run_that_was_interrupted_goes_on(weightkit: Run, tmp_path: Path) -> N
     assert done.returncode == 0
     assert "3 of them stood there whole from an interrupted run" in done.stdout
     assert contents(tmp_path / "o") == {path.name: path.read_bytes() for path in TUNED.glob("pytorch_model-*.bin")}
+
+
+def test_what_a_payload_is_and_what_shows_it() -> None:
+    for folder, name, saw in (
+        (ENC, "xor-enc", "a file is called pytorch_model-00001-of-00004.bin.<SHA-256>.enc"),
+        (BLOCK, "xor-block", "config.json is no JSON"),
+        (enc_of("pytorch_model-00002-of-00004.bin"), "xor-enc", "pytorch_model-00002-of-00004.bin"),
+        (PACKED / "pytorch_model-00001-of-00004.bin", "xor-block", "is compressed with gzip"),
+        (BLOCK / "pytorch_model-00001-of-00004.bin", "xor-block", "begins with zeros"),
+    ):
+        method, seen = recognised(folder_at(folder, "--diff"), "--diff")
+        assert (method.name, seen.what) == (name, "an XOR payload")
+        assert saw in seen.saw
+    assert recognised(folder_at(TUNED, "--diff"), "--diff")[0].name == "additive"
+
+
+def test_a_key_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Meta's checklist beside a key tells which file it is."""
+    shutil.copytree(META, tmp_path / "13B")
+    listed = next(digest for digest, known in by_digest().items() if known[0] == ("llama-13b", "consolidated.00.pth"))
+    (tmp_path / "13B" / "checklist.chk").write_text(f"{listed.hex}  consolidated.00.pth\n")
+    for place in (tmp_path / "13B", tmp_path / "13B" / "consolidated.00.pth"):
+        key = key_in(folder_at(place, "--raw"), "--raw")
+        key.check("llama-13b consolidated.00.pth")
+        with pytest.raises(PlanError, match="is consolidated.00.pth of llama-13b, by its checklist or size; the release takes"):
+            key.check("llama-7b consolidated.00.pth")
+    assert key_in(folder_at(KEY, "--key"), "--key").known() is None
+
+
+def test_what_was_made_of_a_base_is_no_key() -> None:
+    method = method_named("xor-block")
+    base = replace(based(BASE, "--raw"), steps=("diff + base",))
+    with pytest.raises(PlanError, match="decoded with the base's files, not with what was made of them"):
+        method.rebuild(base, folder_at(BLOCK, "--diff"), method.options())

@@ -8,72 +8,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
-from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
-from weightkit.checkpoints.huggingface import encode_index, shard, shard_names
-from weightkit.checkpoints.layouts import SHARD_BYTES, Order, to_huggingface, to_meta, to_tencentpretrain
-from weightkit.checkpoints.meta import read_params, shape_from_params
-from weightkit.checkpoints.output import Form
+from weightkit.blobs import Place, folder_at
+from weightkit.checkpoints import layout_named, open_checkpoint
+from weightkit.checkpoints.form import Form, Order
+from weightkit.checkpoints.params import read_params, shape_from_params
+from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
+from weightkit.containers.bin import BIN
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
+from weightkit.methods.base import based, opened_from
 from weightkit.methods.pairing import Rules
+from weightkit.proof.expecting import expecting
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import Done, carry_out, check_out, expecting
+from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan
 
-__all__ = ["Done", "Order", "Target", "convert", "index_from_params", "plan", "prepare"]
+__all__ = ["Done", "Form", "Order", "Target", "convert", "index_from_params", "prepare"]
 
 Target = Literal["hf", "meta", "tencentpretrain"]
 
 
-def plan(
-    source: Checkpoint,
-    to: Target,
-    *,
-    form: Form | None = None,
-    dtype: DType | None = None,
-    parts: int | None = None,
-    order: Order = "meta",
-) -> Plan:
-    """Decide all that will be written.
-
-    Args:
-        source: A checkpoint in any layout.
-        to: The layout wanted.
-        form: What the user said about the files.
-        dtype: What tensors are cast to; None for as they are.
-        parts: For Meta's layout, the number of parts; None for as many as Meta published of this size.
-        order: For Meta's layout, the order of the tensors; see ``layouts.Order``.
-
-    Raises:
-        PlanError: The tensors cannot be laid out so.
-    """
-    form = form or Form()
-    rules = Rules(dtype)
-    tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
-    notes: list[str] = []
-    try:
-        if to == "hf":
-            files, small = to_huggingface(source, tensors, form, notes, patch=source.layout == "huggingface")
-        elif to == "meta":
-            files, small = to_meta(source, tensors, form, parts, order)
-        else:
-            files, small = to_tencentpretrain(source, tensors, form)
-    except ValueError as error:
-        raise PlanError(f"{source.path}: {error}") from error
-    steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(files)} files",)
-    return Plan("convert", steps, files, small, tuple(notes), tensors=to == "hf")
-
-
 def index_from_params(
-    path: Path, converter: Converter, *, dtype: DType = FLOAT16, tokens: int = 32000, max_shard_bytes: int = SHARD_BYTES
+    path: Place, converter: Converter, *, dtype: DType = FLOAT16, tokens: int = 32000, max_shard_bytes: int = SHARD_NBYTES
 ) -> tuple[str, bytes]:
     """``pytorch_model.bin.index.json`` of a conversion, from params.json alone: no weights are needed.
 
@@ -87,14 +52,14 @@ def index_from_params(
     Returns:
         The file's name and its bytes.
     """
-    file = path / "params.json" if path.is_dir() else path
-    shape = shape_from_params(file, read_params(file), tokens, 0)
+    folder = folder_at(path, "SRC")
+    shape = shape_from_params(folder.name, read_params(folder), tokens, 0)
     named = huggingface_specs(shape, converter, dtype)
     shards = shard(named, max_shard_bytes)
     by_name = dict(named)
-    names = shard_names("bin", len(shards))
+    names = shard_names(BIN, len(shards))
     listing = {name: [(one, by_name[one]) for one in members] for name, members in zip(names, shards, strict=True)}
-    return "pytorch_model.bin.index.json", encode_index(listing)
+    return index_name(BIN), encode_index(listing)
 
 
 def huggingface_specs(shape: ModelShape, converter: Converter, dtype: DType) -> list[tuple[str, TensorSpec]]:
@@ -108,7 +73,7 @@ def huggingface_specs(shape: ModelShape, converter: Converter, dtype: DType) -> 
 
 
 def prepare(
-    src: str | os.PathLike[str],
+    src: Place,
     dst: str | os.PathLike[str],
     to: Target,
     *,
@@ -120,14 +85,23 @@ def prepare(
     checksums: Sequence[str | os.PathLike[str]] = (),
 ) -> Plan:
     """Open the source and plan; touches nothing. Raises like ``convert``."""
-    check_out(Path(dst), [("SRC", Path(src))])
-    source = open_checkpoint(Path(src), "SRC", converter_for(converter))
-    planned = plan(source, to, form=form, dtype=dtype, parts=parts, order=order)
-    return expecting(planned, [(Path(path), manifests.read(Path(path))) for path in checksums])
+    check_out(Path(dst), [("SRC", src)])
+    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    model = based(src, "SRC", converter)
+    source = open_checkpoint(model.source, model.role, model.converter)
+    rules, layout = Rules(dtype), layout_named(to)
+    tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
+    model = replace(opened_from(model, source), tensors=tensors, patch=source.layout == "huggingface")
+    try:
+        made = layout.write(model, replace(form or Form(), parts=parts, order=order))
+    except ValueError as error:
+        raise PlanError(f"{source.name}: {error}") from error
+    steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(made.files)} files",)
+    return expecting(Plan("convert", steps, made.files, made.small, made.notes, tensors=made.named), lists)
 
 
 def convert(
-    src: str | os.PathLike[str],
+    src: Place,
     dst: str | os.PathLike[str],
     to: Target,
     *,
@@ -172,6 +146,6 @@ def convert(
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
-        verify_raw=Path(src) if verify_raw else None,
+        verify_raw=src if verify_raw else None,
         notify=notify,
     )

@@ -7,43 +7,43 @@ weightkit.diff.make_diff("llama-7b", "my-tuned-7b", "my-diff")
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit.checkpoints import Checkpoint, open_checkpoint
-from weightkit.checkpoints.output import Form, has_tokenizer, output_files, small_files
+from weightkit.blobs import Place
+from weightkit.checkpoints.form import Form
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
-from weightkit.core.lazy import LazyTensor, derive
-from weightkit.methods.pairing import Rules, pair
-from weightkit.ops.add import Add, Cast, Subtract
-from weightkit.ops.compare import CountChanged, Tally
-from weightkit.recover import dtypes, nan_problems
+from weightkit.methods import changed, method_named, options_for
+from weightkit.methods.base import based
+from weightkit.methods.pairing import Rules
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import SUMS_ONLY, carry_out, check_out
-from weightkit.run.executors.threads import Report
-from weightkit.run.plan import Plan, Twin
+from weightkit.run.execute import SUMS_ONLY, Done, carry_out, check_out
+from weightkit.run.plan import OutputFile, Plan
 
-__all__ = ["RELEASE_SUMS", "Made", "carry", "make_diff", "plan", "prepare"]
+__all__ = ["RELEASE_SUMS", "Form", "Made", "Rules", "Tally", "carry", "make_diff", "prepare"]
 
 RELEASE_SUMS = "RELEASE.sha256"
 """Digests of what ``recover`` will give; written beside the diff, to be published with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A diff that was made.
+class Tally:
+    """Elements of one tensor, and how many of them come back with other bits."""
 
-    Attributes:
-        plan: What was to be written.
-        report: What was.
-        tallies: Tensor name -> how many of its elements come back with other bits than the tuned model has in the diff's
-            dtype.
-    """
+    elements: int
+    changed: int
 
-    plan: Plan
-    report: Report
-    tallies: dict[str, Tally]
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Made(Done):
+    """A diff that was made."""
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """Tensor name -> how many of its elements come back with other bits than the tuned model has in the diff's dtype."""
+        found = (receipt.found.get("changed", {}) for receipt in self.report.receipts)
+        return {name: Tally(**counts) for one in found for name, counts in one.items()}
 
     @property
     def elements(self) -> int:
@@ -56,59 +56,13 @@ class Made:
         return sum(tally.changed for tally in self.tallies.values())
 
 
-def plan(
-    base: Checkpoint, tuned: Checkpoint, rules: Rules | None = None, form: Form | None = None
-) -> tuple[Plan, dict[str, Tally]]:
-    """Decide all that will be written, with the recovery beside it as a twin of each file.
-
-    Returns:
-        The plan, and the tallies that will be filled as it is carried out.
-
-    Raises:
-        PlanError: Base and tuned model do not fit.
-    """
-    rules, form = rules or Rules(), form or Form()
-    pairs = pair(base, tuned, rules, other_is="tuned model")
-    change: dict[str, LazyTensor] = {}
-    restored: dict[str, LazyTensor] = {}
-    tallies = {name: Tally() for name in pairs.base}
-    for name, below in pairs.base.items():
-        stored = tuned.tensors[name]
-        dtype = rules.dtype_of(name, stored.spec)
-        try:
-            if below is not None:
-                change[name] = derive(Subtract(dtype), below, stored)
-                back: LazyTensor = derive(Add(dtype), below, change[name])
-            else:
-                back = change[name] = stored if dtype == stored.spec.dtype else derive(Cast(dtype), stored)
-            restored[name] = derive(CountChanged(tallies[name]), back, stored)
-        except ValueError as error:
-            pairs.problems.append(f"{name}: {error}")
-    problems = pairs.problems + nan_problems(base, "base") + nan_problems(tuned, "tuned model")
-    if problems:
-        raise PlanError(f"{base.path} and {tuned.path} do not fit together:", problems)
-    try:
-        files = output_files(tuned, change, form, pairs.notes)
-    except ValueError as error:
-        raise PlanError(f"{tuned.path}: {error}") from error
-    by_change = {id(change[name]): restored[name] for name in reversed(change)}
-    files = tuple(
-        replace(
-            file,
-            twin=Twin(file.encoding, tuple(tuple(by_change[id(one)] for one in run) for run in file.tensors)),
-        )
-        for file in files
-    )
-    small = small_files(tuned, tuned, tuned if has_tokenizer(tuned) else base, files, change, form)
-    steps = (f"tuned - base, {len(change)} tensors, in {dtypes(change)}", "recovered again in the same pass, and compared")
-    return Plan("make-diff", steps, files, small, tuple(pairs.notes)), tallies
-
-
 def make_diff(
-    raw: str | os.PathLike[str],
-    tuned: str | os.PathLike[str],
+    raw: Place,
+    tuned: Place,
     out: str | os.PathLike[str],
     *,
+    method: str = "additive",
+    converter: str | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
     jobs: int = 1,
@@ -116,15 +70,18 @@ def make_diff(
     overwrite: bool = False,
     notify: Notify = ignore,
 ) -> Made:
-    """Write ``tuned - base`` in the form of the tuned model's files, with the digests of what recovering gives.
+    """Write what rebuilds a tuned model from its base.
 
-    Bit-exact: one subtraction an element. ``base + (tuned - base)`` is not always ``tuned``; how often it is not is
-    counted bit by bit, and ``RELEASE.sha256`` holds the digests of what comes back, not of the tuned files.
+    ``additive`` is ``tuned - base`` in the form of the tuned model's files: bit-exact, one subtraction an element.
+    ``base + (tuned - base)`` is not always ``tuned``; how often it is not is counted bit by bit, and ``RELEASE.sha256`` holds
+    the digests of what comes back, not of the tuned files. Of an ``exact`` difference the tuned files come back byte for byte.
 
     Args:
-        raw: The base: a transformers folder.
-        tuned: The tuned model: a transformers folder.
+        raw: The base, in any layout.
+        tuned: The tuned model.
         out: The folder to write; made if it is not there.
+        method: ``additive``, ``exact``, or that of another package.
+        converter: Whose conversion a base in Meta's layout stands for; whoever recovers must name the same.
         rules: What base and tuned model are cast to, and what rows are that the base lacks.
         form: What the files are to be.
         jobs: Files at a time.
@@ -135,27 +92,37 @@ def make_diff(
     Raises:
         PlanError: The inputs do not fit together, or there is no room.
         FormatError: An input is damaged.
+        WeightkitError: zstd, which exact differences need, is not installed.
     """
-    planned, tallies = prepare(raw, tuned, out, rules=rules, form=form)
-    return carry(planned, tallies, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    planned = prepare(raw, tuned, out, method=method, converter=converter, rules=rules, form=form)
+    return carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
 
 
 def prepare(
-    raw: str | os.PathLike[str],
-    tuned: str | os.PathLike[str],
+    raw: Place,
+    tuned: Place,
     out: str | os.PathLike[str],
     *,
+    method: str = "additive",
+    converter: str | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
-) -> tuple[Plan, dict[str, Tally]]:
+) -> Plan:
     """Open the inputs and plan; touches nothing. Raises like ``make_diff``."""
-    check_out(Path(out), [("--raw", Path(raw)), ("--tuned", Path(tuned))])
-    return plan(open_checkpoint(Path(raw), "--raw"), open_checkpoint(Path(tuned), "--tuned"), rules, form)
+    check_out(Path(out), [("--raw", raw), ("--tuned", tuned)])
+    try:
+        chosen = method_named(method)
+    except ValueError as error:
+        raise PlanError(f"--method: {error}") from error
+    rules, form = rules or Rules(), form or Form()
+    said = changed(rules, form) if chosen.settles else changed(rules)
+    refusal = f"--method {method} keeps every bit of TUNED: it goes with none of the options on tensors and files"
+    options = options_for(chosen, said, refusal)
+    return chosen.make(based(raw, "--raw", converter), based(tuned, "--tuned"), options, form)
 
 
 def carry(
     planned: Plan,
-    tallies: dict[str, Tally],
     out: str | os.PathLike[str],
     *,
     jobs: int = 1,
@@ -164,13 +131,8 @@ def carry(
     notify: Notify = ignore,
 ) -> Made:
     """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``make_diff``."""
-    done = carry_out(
-        planned,
-        Path(out),
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        lists={RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY},
-        notify=notify,
-    )
-    return Made(done.plan, done.report, tallies)
+    lists = dict(SUMS_ONLY)
+    if any(isinstance(file, OutputFile) and file.twin for file in planned.files):
+        lists = {RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY}
+    done = carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, lists=lists, notify=notify)
+    return Made(done.plan, done.report)

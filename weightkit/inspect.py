@@ -6,28 +6,17 @@ weightkit.inspect.inspect("llama-13b").tensors
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
-from weightkit.containers.torch_file import TorchFile
 from weightkit.core.spec import TensorSpec
 
 __all__ = ["FileInfo", "Inspection", "TensorInfo", "inspect"]
-
-WRITTEN_BY = {
-    "zip-1.6": "torch 1.6 to 1.8",
-    "zip-1.9": "torch 1.9 to 1.12 (or later, into a file object)",
-    "zip-1.13": "torch 1.13 to 2.0",
-    "zip-2.1": "torch 2.1 to 2.6",
-    "zip-2.7": "torch 2.7 or later",
-    "legacy": "torch before 1.6 (or later, legacy format)",
-    "safetensors": "safetensors",
-}
-"""Profile -> which releases write it. Source: torch-golden, section 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +36,7 @@ class FileInfo:
     name: str
     nbytes: int
     profile: str
-
-    @property
-    def written_by(self) -> str:
-        """Which releases write such a file."""
-        return WRITTEN_BY[self.profile]
+    written_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +74,26 @@ class Inspection:
         return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(path: Place) -> Inspection:
     """Read the headers of a folder or file of weights.
 
     Raises:
         PlanError: There is nothing there that is understood.
         FormatError: A file is damaged or no file of weights.
     """
-    checkpoint = open_checkpoint(Path(path), "PATH")
+    folder = folder_at(path, "PATH")
+    checkpoint = open_checkpoint(folder, "PATH")
     tensors = []
     for file, container in checkpoint.files.items():
-        places: dict[tuple[str, int], str] = {}
-        for name, spec in container.specs.items():
-            shares = None
-            if isinstance(container, TorchFile) and spec.numel:
-                ref = container.tensors[name]
-                first = places.setdefault((ref.storage.key, ref.offset), name)
-                shares = first if first != name else None
-            tensors.append(TensorInfo(name, spec, file, shares))
+        places: dict[int, str] = {}
+        for name, tensor in container.tensors.items():
+            first = places.setdefault(tensor.start, name) if tensor.spec.numel else name
+            tensors.append(TensorInfo(name, tensor.spec, file, None if first == name else first))
     told = flavour(checkpoint)
     looks = "" if told is None else "a diff" if told.is_diff else "a model" if told.is_model else ""
     files = tuple(
-        FileInfo(name, container.path.stat().st_size, container.profile) for name, container in checkpoint.files.items()
+        FileInfo(name, container.blob.nbytes, container.profile, container.written_by)
+        for name, container in checkpoint.files.items()
     )
-    small = tuple(checkpoint.small_files()) if Path(path).is_dir() else ()
-    return Inspection(Path(path), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint))
+    small = () if lone_file(folder) else tuple(checkpoint.small_files())
+    return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint))

@@ -12,14 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from weightkit import manifests
+from weightkit.blobs import Place
 from weightkit.checkpoints import open_checkpoint
-from weightkit.core import content
 from weightkit.core.digest import Digest, hash_file
 from weightkit.core.errors import PlanError
 from weightkit.core.events import BytesWritten, Notify, ignore
 from weightkit.manifests import Entry
+from weightkit.manifests import tensors as tensor_lists
 from weightkit.manifests.sums import BY_LENGTH
-from weightkit.verify import LIST_ENDINGS
+from weightkit.proof.contents import tensor_digests
+from weightkit.proof.lists import LIST_ENDINGS
 
 __all__ = ["of_files", "of_tensors", "write"]
 
@@ -74,15 +76,15 @@ def listed(file: Path, root: Path) -> bool:
     return not any(part.startswith(".") for part in inside.parts) and not file.name.endswith(LIST_ENDINGS)
 
 
-def of_tensors(path: str | os.PathLike[str], *, notify: Notify = ignore) -> tuple[Found, bytes]:
+def of_tensors(path: Place, *, notify: Notify = ignore) -> tuple[Found, bytes]:
     """Content digests of the tensors of a checkpoint in any layout, under transformers' names.
 
     Raises:
         PlanError: It is none.
         FormatError: A file of it is damaged.
     """
-    found = content.tensor_digests(open_checkpoint(Path(path), "PATH"), notify)
-    return sorted(found.items()), content.encode(found)
+    found = tensor_digests(open_checkpoint(path, "PATH").tensors, notify)
+    return sorted(found.items()), tensor_lists.encode(found)
 
 
 def write(path: Path, text: bytes) -> None:

@@ -13,93 +13,31 @@ from pathlib import Path
 from typing import Literal, cast
 
 from weightkit import manifests
-from weightkit.checkpoints import Checkpoint, converter_for, open_checkpoint
-from weightkit.checkpoints.flavour import flavour
-from weightkit.checkpoints.layouts import Order, to_huggingface, to_meta
-from weightkit.checkpoints.output import Form
-from weightkit.checkpoints.peft import Adapter, open_adapter
+from weightkit.blobs import Place, folder_at
+from weightkit.checkpoints import layout_named
+from weightkit.checkpoints.form import Form, Order
 from weightkit.core.dtypes import DType
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
-from weightkit.families.converters import DEFAULT_CONVERTER
-from weightkit.methods.lora import Arithmetic, apply_adapters, merged_already
+from weightkit.methods import recognised, with_role
+from weightkit.methods.base import based, opened
+from weightkit.methods.lora import Arithmetic
 from weightkit.methods.recipes import filled
-from weightkit.recover import bfloat16_notes
+from weightkit.methods.said import Said
+from weightkit.proof.expecting import expecting
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import Done, carry_out, check_out, expecting
+from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan
 
-__all__ = ["Arithmetic", "Done", "Form", "Target", "merge_lora", "plan", "prepare"]
+__all__ = ["Arithmetic", "Done", "Form", "Target", "merge_lora", "prepare"]
 
 Target = Literal["hf", "meta"]
-
-
-def plan(
-    base: Checkpoint,
-    adapters: Sequence[Adapter],
-    how: Arithmetic | None = None,
-    *,
-    form: Form | None = None,
-    dtype: DType | None = None,
-    to: Target = "hf",
-    parts: int | None = None,
-    order: Order = "chinese-llama",
-) -> Plan:
-    """Decide all that will be written. Reads headers and small files only.
-
-    Args:
-        base: What the user has, in any layout.
-        adapters: In the order in which they are merged.
-        how: Roundings and order of sums.
-        form: What the user said about the files.
-        dtype: What the base's floats are cast to first.
-        to: The layout wanted.
-        parts: For Meta's layout, the number of parts.
-        order: For Meta's layout, the order of the tensors.
-
-    Raises:
-        PlanError: Something does not fit; every misfit is in it.
-    """
-    how, form = how or Arithmetic(), form or Form()
-    notes: list[str] = []
-    try:
-        merged = apply_adapters(base.tensors, adapters, how, dtype=dtype)
-        if to == "hf":
-            files, small = to_huggingface(
-                base, merged.tensors, form, notes, patch=True, tokenizers=merged.tokenizer, pad_token=merged.pad_token
-            )
-        else:
-            files, small = to_meta(base, merged.tensors, form, parts, order, tokenizers=merged.tokenizer)
-    except ValueError as error:
-        raise PlanError(f"{base.path}: {error}") from error
-    return Plan("merge", (*merged.steps, str(how)), files, small, (*merged.notes, *notes), tensors=to == "hf")
-
-
-def check_base(base: Checkpoint, adapters: Sequence[Adapter], allow_tuned_base: bool) -> None:
-    """Refuse a base that is a diff, or has one of the adapters in it already, unless the user has said that it is right.
-
-    Raises:
-        PlanError: It is or has.
-    """
-    if allow_tuned_base:
-        return
-    found = flavour(base)
-    if found and found.is_diff:
-        raise PlanError(
-            f"--base {base.path} is a diff, not a model: only {found.positive:.0%} of its norm weights are positive; recover "
-            "the model first, or do both at once with weightkit recover --raw BASE --diff DIFF --lora LORA (--allow-tuned-base "
-            "if it is a model)"
-        )
-    reason = merged_already(base.tensors, adapters)
-    if reason:
-        raise PlanError(
-            f"--base {base.path} is merged already: {reason}; name the original, or say --allow-tuned-base if it is not so"
-        )
+LORA = "--lora"
 
 
 def prepare(
-    base: str | os.PathLike[str],
-    adapters: Sequence[str | os.PathLike[str]],
+    base: Place,
+    adapters: Sequence[Place],
     out: str | os.PathLike[str],
     *,
     how: Arithmetic | None = None,
@@ -116,25 +54,33 @@ def prepare(
     notify: Notify = ignore,
 ) -> Plan:
     """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``."""
-    check_out(Path(out), [("--base", Path(base)), *(("--lora", Path(one)) for one in adapters)])
+    check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     notes: list[str] = []
     if release is not None:
-        entry, fill = filled(release, ("lora",), "merge", form=form, how=how, converter=converter)
+        names = tuple(one.name for one in with_role(LORA))
+        entry, fill = filled(release, names, "merge", form=form, how=how, converter=converter)
         lists += entry.named()
         form, how, converter, notes = fill.form, fill.how, fill.converter, fill.notes
         to, order = to or cast(Target, fill.to), order or fill.order
-    below = open_checkpoint(Path(base), "--base", converter_for(converter or DEFAULT_CONVERTER))
-    opened = [open_adapter(Path(one), "--lora") for one in adapters]
+    below = opened(based(base, "--base", converter))
+    payloads = tuple(folder_at(one, LORA) for one in adapters)
     asked = how or Arithmetic()
+    form = replace(form or Form(), parts=parts, order=order or "chinese-llama")
 
     def planned(how: Arithmetic) -> Plan:
-        found = plan(below, opened, how, form=form, dtype=dtype, to=to or "hf", parts=parts, order=order or "chinese-llama")
+        said, model = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=dtype), below
+        for one in payloads:
+            method, seen = recognised(one, LORA)
+            model = method.rebuild(model, one, said.to(method, one, seen, adapters=payloads))
+        try:
+            made = layout_named(to or "hf").write(model, form)
+        except ValueError as error:
+            raise PlanError(f"{below.source.name}: {error}") from error
+        found = Plan("merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes), tensors=made.named)
         return expecting(found, lists)
 
     result = planned(asked)
-    check_base(below, opened, allow_tuned_base)
-    result = replace(result, notes=(*result.notes, *notes, *bfloat16_notes(below)))
     if seek:
         from weightkit.proof.seek import seek_digest
 
@@ -143,8 +89,8 @@ def prepare(
 
 
 def merge_lora(
-    base: str | os.PathLike[str],
-    adapters: Sequence[str | os.PathLike[str]],
+    base: Place,
+    adapters: Sequence[Place],
     out: str | os.PathLike[str],
     *,
     how: Arithmetic | None = None,
@@ -220,6 +166,6 @@ def merge_lora(
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
-        verify_raw=Path(base) if verify_raw else None,
+        verify_raw=base if verify_raw else None,
         notify=notify,
     )

@@ -6,31 +6,26 @@ weightkit.verify.verify("llama-13b", ["llama-13b.sha256"]).ok
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
 from weightkit.checkpoints import open_checkpoint
-from weightkit.containers import SUFFIXES, sniff
-from weightkit.core import content
 from weightkit.core.digest import CHUNK, Digest, Hasher, hash_file
 from weightkit.core.errors import FormatError, PlanError
 from weightkit.core.events import BytesWritten, Notify, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
+from weightkit.manifests import tensors as tensor_lists
+from weightkit.proof.contents import tensor_digests
+from weightkit.proof.glance import at_a_glance, hint
+from weightkit.proof.lists import LIST_ENDINGS, LIST_NAMES, entries_of
 
 __all__ = ["LIST_NAMES", "Checked", "Verification", "verify"]
-
-LIST_NAMES = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "BLAKE3SUMS", "checklist.chk")
-"""Lists that are looked for in a folder where none is named. Without any, the Hub's notes in it are used."""
-
-LIST_ENDINGS = (*LIST_NAMES, content.TENSORS, ".sha256", ".md5", ".sha512")
-"""Ends of the names of lists, which are no extra files."""
 
 SMALL = 1 << 20
 """Files up to this size are always hashed; of larger ones what is cheap to see is looked at first."""
@@ -110,11 +105,11 @@ def verify(
     if not chosen and not releases:
         chosen = [folder / name for name in LIST_NAMES if (folder / name).is_file()]
     wanted: dict[str, list[Entry]] = {}
-    tensor_lists = [one for one in chosen if one.is_file() and content.is_list(one)]
-    tensors = [one for path in tensor_lists for one in check_tensors(target, content.parse(path), notify)]
-    if tensors and len(tensor_lists) == len(chosen) and not releases:
+    of_tensors = [one for one in chosen if one.is_file() and tensor_lists.is_list(one)]
+    tensors = [one for path in of_tensors for one in check_tensors(target, tensor_lists.parse(path), notify)]
+    if tensors and len(of_tensors) == len(chosen) and not releases:
         return Verification(tuple(tensors))
-    found = [(str(one), manifests.read(one)) for one in chosen if one not in tensor_lists]
+    found = [(str(one), manifests.read(one)) for one in chosen if one not in of_tensors]
     found += [(f"--release {name}", entries_of(name)) for name in releases]
     if not found and (notes := pointers.hub(folder)):
         found = [(str(folder / pointers.HUB_NOTES), notes)]
@@ -137,37 +132,16 @@ def verify(
 
 def check_tensors(target: Path, wanted: Mapping[str, Digest], notify: Notify) -> list[Checked]:
     """Check the tensors of a checkpoint, whatever its containers and shards; buffers of frequencies may be missing."""
-    checkpoint = open_checkpoint(target, "PATH")
+    have = open_checkpoint(target, "PATH").tensors
+    digests = tensor_digests({name: have[name] for name in wanted if name in have}, notify)
     found = []
     for name, digest in wanted.items():
-        if name not in checkpoint.tensors:
-            found += [] if llama.is_inv_freq(name) else [Checked(name, "missing", digest)]
-            continue
-        actual = content.tensor_digest(checkpoint.tensors[name])
-        notify(BytesWritten(name, checkpoint.spec(name).nbytes))
-        found.append(Checked(name, "ok" if actual == digest else "FAILED", digest, actual))
-    extra = [name for name in checkpoint.tensors if name not in wanted and not llama.is_inv_freq(name)]
+        if name in have:
+            found.append(Checked(name, "ok" if digests[name] == digest else "FAILED", digest, digests[name]))
+        elif not llama.is_inv_freq(name):
+            found.append(Checked(name, "missing", digest))
+    extra = [name for name in have if name not in wanted and not llama.is_inv_freq(name)]
     return found + [Checked(name, "extra") for name in extra]
-
-
-def entries_of(release: str) -> list[Entry]:
-    """The digests of a release, with sizes as far as known.
-
-    Raises:
-        PlanError: It is not in the catalog, or none of its digests is known.
-    """
-    from weightkit import catalog
-
-    known = catalog.load(release)
-    entries = [replace(entry, nbytes=known.sizes.get(entry.path)) for entry in known.entries() if usable(entry.digest)]
-    if not entries:
-        raise PlanError(f"--release {release}: no digest of it is known: {known.title}")
-    return entries
-
-
-def usable(digest: Digest) -> bool:
-    """Whether its algorithm is there: BLAKE3 is an extra."""
-    return digest.algorithm != "blake3" or importlib.util.find_spec("blake3") is not None
 
 
 def of_one_file(target: Path, wanted: dict[str, list[Entry]], origins: list[str], *, by_digest: bool) -> list[Entry]:
@@ -218,40 +192,6 @@ def check(folder: Path, name: str, wanted: Sequence[Entry], notify: Notify) -> l
         else Checked(name, "FAILED", entry.digest, actual[entry.digest.algorithm], hint(file, head, wanted))
         for entry in wanted
     ]
-
-
-def at_a_glance(file: Path, size: int, wanted: Sequence[Entry]) -> str:
-    """What tells, without reading a large file, that it is not the one wanted; empty where nothing does."""
-    sizes = {entry.nbytes for entry in wanted if entry.nbytes is not None}
-    if sizes and size not in sizes:
-        return f"has {size} bytes, wanted {' or '.join(str(one) for one in sorted(sizes))}"
-    with file.open("rb") as stream:
-        head = stream.read(64)
-        stream.seek(max(0, size - ZIP_TAIL))
-        tail = stream.read(ZIP_TAIL)
-    if head.startswith(b"PK\3\4") and file.suffix in SUFFIXES and b"PK\5\6" not in tail:
-        return "is cut off: a zip archive without its directory at the end; download it again"
-    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-        return hint(file, head, wanted)
-    return ""
-
-
-ZIP_TAIL = (1 << 16) + 22
-
-
-def hint(file: Path, head: bytes, wanted: Sequence[Entry]) -> str:
-    """What a file is instead, if size or first bytes tell; empty where they do not."""
-    size = file.stat().st_size
-    sizes = {entry.nbytes for entry in wanted if entry.nbytes is not None}
-    about = f"has {size} bytes, wanted {' or '.join(str(one) for one in sorted(sizes))}" if sizes - {size} else ""
-    if file.suffix not in (*SUFFIXES, ".model") and head and not head.startswith((b"version https://git-lfs", b"<")):
-        return about
-    try:
-        sniff(head, size)
-    except ValueError as error:
-        if file.suffix in SUFFIXES or head.startswith((b"version", b"<")) or not head:
-            return str(error)
-    return about
 
 
 def extras(folder: Path, listed: set[str], lists: Sequence[Path]) -> list[Checked]:

@@ -11,6 +11,7 @@ import pytest
 import safetensors
 import torch
 
+from weightkit.blobs import open_local
 from weightkit.containers import open_file
 from weightkit.containers.layout import one_each
 from weightkit.containers.safetensors import Safetensors
@@ -94,10 +95,10 @@ def test_torch_file_is_read_behind_four_gigabytes(tmp_path: Path) -> None:
     path, big = tmp_path / f"{NAME}.bin", 4_400_000_000
     encoding, layout, data = TorchZip("zip-2.7", NAME), one_each(specs(big)), payloads(big)
     write_sparse(path, encoding.encode(layout, (data[run] for run in encoding.order(layout))))
-    source = open_file(path)
-    assert np.frombuffer(source.read("after", 1, 4), np.float32).tolist() == [1, 2, 3]
-    assert np.frombuffer(source.read("last", 0, 3), np.int64).tolist() == [0, 1, 2]
-    assert bytes(source.read("big", big - 5, big)) == bytes(5)
+    source = open_file(open_local(path)).tensors
+    assert np.frombuffer(source["after"].read(1, 4), np.float32).tolist() == [1, 2, 3]
+    assert np.frombuffer(source["last"].read(0, 3), np.int64).tolist() == [0, 1, 2]
+    assert bytes(source["big"].read(big - 5, big)) == bytes(5)
     loaded = torch.load(path, mmap=True, weights_only=True)
     assert loaded["last"].tolist() == [0, 1, 2]
     assert loaded["big"].numel() == big
@@ -109,6 +110,6 @@ def test_safetensors_file_is_read_behind_four_gigabytes(tmp_path: Path) -> None:
     last = np.arange(4, dtype=np.float32).tobytes()
     write_sparse(path, Safetensors().encode(layout, [zeros(4_800_000_000), [last]]))
     assert path.stat().st_size == Safetensors().nbytes(layout)
-    assert bytes(open_file(path).read("last", 1, 3)) == last[4:12]
+    assert bytes(open_file(open_local(path)).tensors["last"].read(1, 3)) == last[4:12]
     with safetensors.safe_open(path, "pt") as file:
         assert file.get_tensor("last").tolist() == [0, 1, 2, 3]

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from tests.conftest import GOLDEN, bits
+from tests.containers.contract import encoded, read
+from weightkit.blobs import open_local
 from weightkit.containers import open_file
 from weightkit.containers.layout import Item, Layout, Run
 from weightkit.containers.torch_file import TorchFile
@@ -76,32 +78,32 @@ def ids(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_is_read_as_torch_reads_it(path: Path) -> None:
-    source = open_file(path)
+    source = open_file(open_local(path))
     wanted = flat("", torch.load(path, weights_only=False, map_location="cpu"))
-    assert list(source.specs) == list(wanted)
+    assert list(source.tensors) == list(wanted)
     for name, tensor in wanted.items():
-        spec = source.specs[name]
+        spec = source.tensors[name].spec
         assert (spec.shape, f"torch.{spec.dtype}") == (tuple(tensor.shape), str(tensor.dtype))
-        assert bytes(source.read(name, 0, spec.rows)) == bits(tensor)
+        assert read(source.tensors[name]) == bits(tensor)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name in CASES], ids=ids)
 def test_holds_what_the_formula_says(path: Path) -> None:
-    case, source = CASES[path.parent.name], open_file(path)
+    case, source = CASES[path.parent.name], open_file(open_local(path))
     entries = case.get("entries") or ([{**case["tensor"], "name": ""}] if "tensor" in case else [])
-    assert list(source.specs) == [entry["name"] for entry in entries]
+    assert list(source.tensors) == [entry["name"] for entry in entries]
     for entry in entries:
-        spec = source.specs[entry["name"]]
+        spec = source.tensors[entry["name"]].spec
         cell = np.dtype((np.void, spec.dtype.itemsize))
         storage = np.frombuffer(formula(case["storages"][entry["storage"]]), cell)[entry["offset"] :]
         steps = [stride * cell.itemsize for stride in entry["stride"]]
         wanted = np.lib.stride_tricks.as_strided(storage, entry["shape"], steps).tobytes() if spec.numel else b""
-        assert bytes(source.read(entry["name"], 0, spec.rows)) == wanted
+        assert read(source.tensors[entry["name"]]) == wanted
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_profile_is_told(path: Path) -> None:
-    source = open_file(path)
+    source = open_file(open_local(path))
     saved_to_file_object = path.parent.name in ("c06a_bytesio", "c06b_fileobj") and path.parent.parent.name == "zip-1.13"
     without_keys = path.parent.name.startswith("c12_") or path.parent.name.startswith("c12b_")
     if saved_to_file_object or (without_keys and path.parent.parent.name == "zip-1.6"):
@@ -115,22 +117,13 @@ WRITTEN = [path for path in FILES if path.parent.parent.name in PROFILES and pat
 
 @pytest.mark.parametrize("path", WRITTEN, ids=ids)
 def test_is_written_again_byte_for_byte(path: Path) -> None:
-    source = open_file(path)
+    source = open_file(open_local(path))
     assert isinstance(source, TorchFile)
     assert source.kind in ("dict", "OrderedDict")
-    layout = source.layout()
     encoding = TorchZip(path.parent.parent.name, source.root, source.kind, source.metadata)
-    written = b"".join(bytes(chunk) for chunk in encoding.encode(layout, payloads(source, encoding, layout)))
-    assert written == path.read_bytes()
-    assert encoding.nbytes(layout) == len(written)
-
-
-def payloads(source: TorchFile, encoding: TorchZip, layout: Layout) -> list[list[bytes]]:
-    """The bytes of each run, in the encoding's order."""
-    parts: dict[int, dict[int, bytes]] = {run: {} for run in range(len(layout.runs))}
-    for item in layout.items:
-        parts[item.run][item.offset] = bytes(source.read(item.name, 0, item.spec.rows))
-    return [[part for _, part in sorted(parts[run].items())] for run in encoding.order(layout)]
+    assert encoded(source, encoding) == path.read_bytes()
+    if source.profile == encoding.profile:
+        assert source.encoding == encoding
 
 
 def test_every_golden_case_is_written_or_has_a_reason() -> None:
@@ -166,12 +159,10 @@ def test_thousands_of_keys_as_torch_writes_them(tmp_path: Path) -> None:
     for count in (1, 2, 999, 1000, 1001, 2000, 2001):
         for kind in (dict, OrderedDict):
             torch.save(kind((f"k{number}", torch.tensor([float(number)])) for number in range(count)), path)
-            source = open_file(path)
+            source = open_file(open_local(path))
             assert isinstance(source, TorchFile)
             encoding = TorchZip(profile, "pytorch_model", kind.__name__, None)
-            layout = source.layout()
-            written = b"".join(bytes(chunk) for chunk in encoding.encode(layout, payloads(source, encoding, layout)))
-            assert written == path.read_bytes(), (count, kind)
+            assert encoded(source, encoding) == path.read_bytes(), (count, kind)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import bits
+from weightkit.blobs import open_local
 from weightkit.containers import open_file
 from weightkit.containers.layout import Item, Layout, Run, one_each
 from weightkit.containers.safetensors import Safetensors
@@ -66,10 +67,10 @@ def broken(path: Path, header: object, data: bytes = b"", length: int | None = N
 )
 def test_bad_headers_are_refused(tmp_path: Path, header: object, said: str) -> None:
     with pytest.raises(FormatError, match=said):
-        open_file(broken(tmp_path / "model.safetensors", header, bytes(8)))
+        open_file(open_local(broken(tmp_path / "model.safetensors", header, bytes(8))))
 
 
 def test_a_header_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
     path = broken(tmp_path / "model.safetensors", b"{", length=1 << 40)
     with pytest.raises(FormatError):
-        open_file(path)
+        open_file(open_local(path))

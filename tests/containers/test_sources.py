@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from tests.containers.contract import TENSORS, VIEWS, SourceContract
-from weightkit.containers import open_file
+from tests.containers.contract import TENSORS, VIEWS, ContainerContract
+from weightkit.blobs import open_local
+from weightkit.containers import format_named, open_file
 from weightkit.core.errors import FormatError
 
 
-class TestTorchZip(SourceContract):
-    open = staticmethod(open_file)
+class TestTorchZip(ContainerContract):
+    format = format_named("bin")
     tensors = TENSORS | VIEWS
 
-    def write(self, path: Path) -> None:
-        torch.save(self.tensors, path)
+    def write(self, path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        torch.save(dict(tensors), path)
 
     def test_records_crcs_of_whole_storages_only(self, path: Path) -> None:
-        source = open_file(path)
-        assert source.crc32("f32") is not None
-        assert source.crc32("slice") is None
-        assert source.crc32("transposed") is None
+        source = open_file(open_local(path)).tensors
+        assert source["f32"].record is not None
+        assert source["f32"].whole
+        assert not source["slice"].whole
+        assert not source["transposed"].whole
 
 
-class TestTorchLegacy(SourceContract):
-    open = staticmethod(open_file)
+class TestTorchLegacy(ContainerContract):
+    format = format_named("bin")
     tensors = TENSORS | VIEWS
 
-    def write(self, path: Path) -> None:
-        torch.save(self.tensors, path, _use_new_zipfile_serialization=False)
+    def write(self, path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        torch.save(dict(tensors), path, _use_new_zipfile_serialization=False)
 
 
-class TestSafetensors(SourceContract):
-    open = staticmethod(open_file)
+class TestSafetensors(ContainerContract):
+    format = format_named("safetensors")
     tensors = TENSORS
 
-    def write(self, path: Path) -> None:
-        safetensors.torch.save_file(self.tensors, path)
+    def write(self, path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+        safetensors.torch.save_file(dict(tensors), path, {"format": "pt"})
 
 
 @pytest.mark.parametrize(
@@ -59,18 +62,18 @@ def test_says_what_a_file_is_instead(tmp_path: Path, content: bytes, said: str) 
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=said):
-        open_file(path)
+        open_file(open_local(path))
 
 
 def test_says_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read: Is a directory"):
-        open_file(tmp_path)
+        open_file(open_local(tmp_path))
     with pytest.raises(FormatError, match="cannot be read: No such file"):
-        open_file(tmp_path / "nothing")
+        open_file(open_local(tmp_path / "nothing"))
 
 
 def test_refuses_a_torchscript_program(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.jit.script(torch.nn.Linear(2, 2)).save(path)
     with pytest.raises(FormatError, match="TorchScript|torch"):
-        open_file(path)
+        open_file(open_local(path))

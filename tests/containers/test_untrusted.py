@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from weightkit.blobs import open_local
 from weightkit.containers import open_file
 from weightkit.core.errors import FormatError
 
@@ -55,7 +56,7 @@ def test_a_call_is_refused_by_name(
     pickled = pickle.dumps({"w": Calls(function, *arguments)}, protocol=protocol)
     named = named.replace("builtins", "__builtin__") if protocol == 2 else named
     with pytest.raises(FormatError, match=named.replace(".", r"\.")):
-        open_file(zipped(tmp_path / "model.bin", pickled))
+        open_file(open_local(zipped(tmp_path / "model.bin", pickled)))
     assert not (tmp_path / "pwned").exists()
 
 
@@ -86,7 +87,7 @@ def test_a_call_is_refused_by_name(
 def test_malformed_pickles(tmp_path: Path, pickled: bytes) -> None:
     path = zipped(tmp_path / "model.bin", pickled)
     try:
-        assert not open_file(path).specs
+        assert not open_file(open_local(path)).tensors
     except FormatError as error:
         assert str(path) in str(error)
 
@@ -127,7 +128,7 @@ def test_views_outside_their_storage(tmp_path: Path, change: dict[str, Any], sai
         archive.writestr("archive/data.pkl", tensor_pickle(**change))
         archive.writestr("archive/data/0", bytes(16))
     with pytest.raises(FormatError, match=said):
-        open_file(path)
+        open_file(open_local(path))
 
 
 def test_a_sound_one_of_the_same_make_is_read(tmp_path: Path) -> None:
@@ -135,12 +136,12 @@ def test_a_sound_one_of_the_same_make_is_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", tensor_pickle())
         archive.writestr("archive/data/0", struct.pack("<4f", 1, 2, 3, 4))
-    assert bytes(open_file(path).read("w", 1, 3)) == struct.pack("<2f", 2, 3)
+    assert bytes(open_file(open_local(path)).tensors["w"].read(1, 3)) == struct.pack("<2f", 2, 3)
 
 
 def test_storage_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="storage 0, is not in the file"):
-        open_file(zipped(tmp_path / "model.bin", tensor_pickle()))
+        open_file(open_local(zipped(tmp_path / "model.bin", tensor_pickle())))
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({}, 2) + bytes(1000))
     with pytest.raises(FormatError, match="compressed"):
-        open_file(path)
+        open_file(open_local(path))
 
 
 def test_records_that_overlap_are_refused(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_records_that_overlap_are_refused(tmp_path: Path) -> None:
         one, other = archive.getinfo("archive/data/0"), archive.getinfo("archive/data/1")
         other.header_offset = one.header_offset
     with pytest.raises(FormatError, match="overlaps"):
-        open_file(path)
+        open_file(open_local(path))
 
 
 def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
@@ -168,4 +169,4 @@ def test_a_zip_that_is_no_checkpoint(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(FormatError, match="0 data.pkl"):
-        open_file(path)
+        open_file(open_local(path))

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 
 from tests.conftest import DATA, bits
 from tests.ops.test_add import computed, stored
-from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.peft import open_adapter
 from weightkit.core.dtypes import BY_NAME
 from weightkit.core.lazy import LazyTensor, derive
-from weightkit.methods.lora import Arithmetic, apply_adapters
-from weightkit.ops.lora import ROUNDINGS, MergeLora, Transpose
-from weightkit.ops.move import PairRows, TakeColumns, TakeRows
+from weightkit.methods import lora
+from weightkit.methods.base import based, opened
+from weightkit.methods.lora import Arithmetic
+from weightkit.ops.lora import ROUNDINGS, MergeLora
+from weightkit.ops.move import PairRows, TakeColumns, TakeRows, Transpose
 
 GOLDEN = DATA / "peft-golden"
 SCALE = 1.7
@@ -167,9 +168,9 @@ def test_every_adapter_that_peft_saved_is_tried() -> None:
 @pytest.mark.parametrize("name", VERSIONS)
 def test_what_peft_merged_comes_out_bit_for_bit(name: str) -> None:
     folder = GOLDEN / name
-    base = open_checkpoint(base_of(folder), "--base")
+    base = opened(based(base_of(folder), "--base"))
     wanted = {key: bits(value) for key, value in load_file(folder / "merged.safetensors").items()}
-    found = apply_adapters(base.tensors, [open_adapter(folder, "--lora")], Arithmetic(VERSIONS[name])).tensors
+    found = lora.merged(base, open_adapter(folder, "--lora"), Arithmetic(VERSIONS[name])).tensors
     assert wanted
     for key, tensor in found.items():
         assert computed(tensor, 1000) == wanted.get(key, computed(base.tensors[key])), key
@@ -178,7 +179,7 @@ def test_what_peft_merged_comes_out_bit_for_bit(name: str) -> None:
 def test_the_merged_linear_form_of_peft_0_2() -> None:
     """``enable_lora``: parts of a joined weight. PEFT 0.2's own merge of it fails, so the formula is its source's."""
     folder = GOLDEN / "peft-0.2.0-merged-linear"
-    base = open_checkpoint(base_of(folder), "--base")
+    base = opened(based(base_of(folder), "--base"))
     loaded = torch.load(folder / "adapter_model.bin", weights_only=True)
     weights = load_file(base_of(folder))
     name = "transformer.h.0.attn.c_attn"
@@ -188,5 +189,5 @@ def test_the_merged_linear_form_of_peft_0_2() -> None:
     delta = torch.zeros(64, 192)
     delta[:, :64], delta[:, 128:] = in_order(up[:64], down[:8]).t() * 1.5, in_order(up[64:], down[8:]).t() * 1.5
     wanted = weights[f"{name}.weight"].clone().add_(delta)
-    found = apply_adapters(base.tensors, [open_adapter(folder, "--lora")], Arithmetic()).tensors
+    found = lora.merged(base, open_adapter(folder, "--lora"), Arithmetic()).tensors
     assert computed(found[f"{name}.weight"], 700) == bits(wanted)

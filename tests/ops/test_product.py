@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightkit.ops import product
-from weightkit.ops.lora import Sums
-from weightkit.ops.product import exact_fma, exact_mul_add, method_for
+from weightkit.ops.product import Sums, exact_fma, exact_mul_add, kernel_for
 
 
 def rounded(value: Fraction) -> Fraction:
@@ -73,7 +72,7 @@ def test_what_is_used_gives_the_same_bits(sums: Sums, rank: int, width: int) -> 
     generator = torch.Generator().manual_seed(7)
     up, down = torch.randn(64, rank, generator=generator), torch.randn(rank, width, generator=generator)
     found, wanted = torch.empty(64, width), torch.empty(64, width)
-    method_for(sums, rank, width).multiply(up, down, found)
+    kernel_for(sums, rank, width).multiply(up, down, found)
     product.PORTABLE[sums](up, down, wanted)
     assert torch.equal(found.view(torch.int32), wanted.view(torch.int32))
 
@@ -92,17 +91,17 @@ def test_the_two_orders_differ_and_not_for_float16_factors() -> None:
 
 REPORT = """
 import hashlib, numpy, torch
-from weightkit.ops.product import method_for
+from weightkit.ops.product import kernel_for
 draw = numpy.random.default_rng(11).standard_normal  # torch's own draws depend on the instruction set
 for rank, width in ((8, 256), (64, 512)):
     up, down = torch.tensor(draw((64, rank), numpy.float32)), torch.tensor(draw((rank, width), numpy.float32))
     for sums in ("fma", "mul-add"):
         out = torch.empty(64, width)
-        method = method_for(sums, rank, width)
-        method.multiply(up, down, out)
+        kernel = kernel_for(sums, rank, width)
+        kernel.multiply(up, down, out)
         print(sums, hashlib.sha256(out.numpy().tobytes()).hexdigest())
         if rank == 8:
-            print("#", sums, method.name)
+            print("#", sums, kernel.name)
 """
 
 

@@ -11,6 +11,7 @@ from tests.conftest import bits
 from tests.ops.test_add import computed, stored
 from weightkit.core.dtypes import BFLOAT16, FLOAT16, FLOAT32, DType
 from weightkit.core.lazy import derive
+from weightkit.ops.move import TakeRows
 from weightkit.ops.vocab import GrowRows
 
 
@@ -51,6 +52,18 @@ def test_in_sixteen_bits_the_mean_is_taken_after_the_cast(dtype: DType) -> None:
     grown = computed(derive(GrowRows(1000, 1001, "mean", dtype), stored(tensor)))
     cast = tensor.to(target)
     assert grown == bits(torch.cat([cast, cast.float().mean(0, keepdim=True).to(target)]))
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+@pytest.mark.parametrize("start", [0, 1, 200, 300, 302])
+@pytest.mark.parametrize("block_bytes", [1, 5000, 1 << 20])
+def test_rows_cut_out_of_a_grown_matrix_are_its_own(fill: str, start: int, block_bytes: int) -> None:
+    """A part of a model in parts begins anywhere; the mean is that of all rows all the same."""
+    torch.manual_seed(4)
+    tensor = torch.randn(300, 64)
+    grown = derive(GrowRows(300, 305, fill, FLOAT32), stored(tensor))  # type: ignore[arg-type]
+    whole = computed(grown)
+    assert computed(derive(TakeRows(start, 305), grown), block_bytes) == whole[start * 256 :]
 
 
 def test_shapes_that_do_not_grow() -> None:

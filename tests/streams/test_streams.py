@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weightkit.blobs import MemoryBlob, open_local
 from weightkit.core.buffers import Buffer
 from weightkit.core.errors import FormatError
-from weightkit.streams import FileBytes, Headed, Known, Reader, whole
-from weightkit.streams.gzip import Gunzip, Gzip
+from weightkit.core.needs import Needs
+from weightkit.streams import Headed, Known, Reader, whole
+from weightkit.streams.gzip import STATE_NBYTES, Gunzip, Gzip
 from weightkit.streams.xor import CHUNK, Padded, Wrapped, xor
 
 
@@ -67,7 +69,7 @@ LENGTHS = [
 def test_the_key_starts_again_as_published(tmp_path: Path, payload: int, key: int) -> None:
     (tmp_path / "p").write_bytes(drawn(payload, 1))
     (tmp_path / "k").write_bytes(drawn(key, 2))
-    stream = Wrapped(whole(tmp_path / "p"), whole(tmp_path / "k"))
+    stream = Wrapped(whole(open_local(tmp_path / "p")), whole(open_local(tmp_path / "k")))
     wanted = by_the_rule(drawn(payload, 1), drawn(key, 2))
     assert stream.nbytes == payload
     for block in (1 << 20, 999_983):
@@ -78,7 +80,7 @@ def test_plain_repetition_would_be_wrong(tmp_path: Path) -> None:
     payload, key = bytes(CHUNK + 100), drawn(1000, 2)
     (tmp_path / "p").write_bytes(payload)
     (tmp_path / "k").write_bytes(key)
-    found = joined(Wrapped(whole(tmp_path / "p"), whole(tmp_path / "k")).chunks(1 << 20))
+    found = joined(Wrapped(whole(open_local(tmp_path / "p")), whole(open_local(tmp_path / "k"))).chunks(1 << 20))
     naive = (key * (len(payload) // len(key) + 1))[: len(payload)]
     assert found[:CHUNK] == naive[:CHUNK]
     assert found != naive
@@ -88,7 +90,7 @@ def test_an_empty_key_is_none(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"x")
     (tmp_path / "k").write_bytes(b"")
     with pytest.raises(ValueError, match="is empty, and no key"):
-        Wrapped(whole(tmp_path / "p"), whole(tmp_path / "k"))
+        Wrapped(whole(open_local(tmp_path / "p")), whole(open_local(tmp_path / "k")))
 
 
 @settings(max_examples=150, deadline=None)
@@ -119,13 +121,7 @@ def test_a_reader_takes_any_number(chunks: list[bytes], sizes: list[int]) -> Non
 @given(st.lists(st.binary(max_size=2000), min_size=1, max_size=4), st.integers(1, 5000), st.integers(0, 600))
 def test_gzip_of_several_members(members: list[bytes], block: int, fill: int) -> None:
     packed = b"".join(gzip.compress(one) for one in members) + bytes(fill)
-    path = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/tmp")
-    file = path / "weightkit-test-gzip"
-    file.write_bytes(packed)
-    try:
-        assert joined(Gunzip(FileBytes(file, 0, len(packed)), 0).chunks(block)) == b"".join(members)
-    finally:
-        file.unlink()
+    assert joined(Gunzip(whole(MemoryBlob(packed)), 0).chunks(block)) == b"".join(members)
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
@@ -135,7 +131,7 @@ def test_gzip_there_and_back(tmp_path: Path, size: int) -> None:
     assert gzip.decompress(packed) == content
     assert packed[4:8] == bytes(4)  # no time
     (tmp_path / "g").write_bytes(packed)
-    assert joined(Gunzip(whole(tmp_path / "g"), size).chunks(1 << 16)) == content
+    assert joined(Gunzip(whole(open_local(tmp_path / "g")), size).chunks(1 << 16)) == content
 
 
 @pytest.mark.parametrize("way", ["cut", "flipped", "length", "no gzip"])
@@ -151,19 +147,40 @@ def test_damaged_gzip_is_said_to_be(tmp_path: Path, way: str) -> None:
         packed[:3] = b"abc"
     (tmp_path / "g").write_bytes(packed)
     with pytest.raises(FormatError, match="damaged|cut off"):
-        joined(Gunzip(whole(tmp_path / "g"), 50_000).chunks(1 << 14))
+        joined(Gunzip(whole(open_local(tmp_path / "g")), 50_000).chunks(1 << 14))
 
 
 def test_a_file_that_became_shorter(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
-    stream = whole(tmp_path / "f")
+    stream = whole(open_local(tmp_path / "f"))
     (tmp_path / "f").write_bytes(b"123")
     with pytest.raises(FormatError):
         joined(stream.chunks(2))
     with pytest.raises(FormatError, match="cannot be read"):
-        whole(tmp_path / "nothing")
+        whole(open_local(tmp_path / "nothing"))
 
 
 def test_a_header_comes_first() -> None:
     assert joined(Headed(b"ab", Known(b"cde")).chunks(2)) == b"abcde"
     assert Headed(b"ab", Known(b"cde")).nbytes == 5
+
+
+def test_what_nested_streams_need_adds_up() -> None:
+    payload, key = MemoryBlob(b"p" * 100), MemoryBlob(b"k" * 300)
+    packed = Padded(Gunzip(whole(payload), 250), whole(key))
+    assert packed.needs == Needs((payload, key), 100 + 250, STATE_NBYTES)
+    assert (packed.nbytes, packed.exact) == (250, False)
+    twice = Headed(b"12", Padded(whole(payload), whole(payload)))
+    assert twice.needs == Needs((payload,), 200)
+    assert (twice.nbytes, twice.exact) == (102, True)
+    assert Headed(b"12", Wrapped(whole(payload), whole(key))).needs == Needs((payload, key), 200, CHUNK)
+    assert Gzip(twice).needs == Needs((payload,), 200, STATE_NBYTES)
+
+
+def test_a_file_that_was_replaced_is_not_read(tmp_path: Path) -> None:
+    for name in ("f", "g"):
+        (tmp_path / name).write_bytes(b"same size")
+    stream = whole(open_local(tmp_path / "f"))
+    (tmp_path / "g").replace(tmp_path / "f")
+    with pytest.raises(FormatError, match="has changed since it was opened"):
+        joined(stream.chunks(4))

@@ -117,7 +117,7 @@ class Release:
         return [entry for path in self.lists for entry in manifests.read(path)]
 
     def named(self) -> list[tuple[Path, list[Entry]]]:
-        """Its lists, as ``execute.expecting`` takes them."""
+        """Its lists, as ``proof.expecting`` takes them."""
         return [(path, manifests.read(path)) for path in self.lists]
 
 

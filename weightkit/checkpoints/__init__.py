@@ -1,14 +1,40 @@
-"""One folder <-> named tensors. Whatever its layout, tensors are handed out under transformers' names and in its shapes."""
+"""One folder <-> named tensors. Whatever its layout, tensors are handed out under transformers' names and in its shapes.
+
+layouts()               all folder layouts, a module each
+layout_named(name)      one of them, by the word of ``--to``
+open_checkpoint(place)  a folder (or a single file) of weights as an index of its tensors: a ``Checkpoint``
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from weightkit.checkpoints.huggingface import Checkpoint, open_huggingface
+from weightkit.blobs import Place, folder_at
+from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.layout import FolderLayout
 from weightkit.core.errors import PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, converter_named
 
-__all__ = ["Checkpoint", "converter_for", "open_checkpoint"]
+__all__ = ["Checkpoint", "FolderLayout", "converter_for", "layout_named", "layouts", "open_checkpoint"]
+
+
+def layouts() -> tuple[FolderLayout, ...]:
+    """All layouts, in the order in which they are asked; transformers' comes last: it says what a folder lacks."""
+    from weightkit.checkpoints.huggingface import HUGGINGFACE
+    from weightkit.checkpoints.meta import META
+    from weightkit.checkpoints.tencentpretrain import TENCENTPRETRAIN
+
+    return META, TENCENTPRETRAIN, HUGGINGFACE
+
+
+def layout_named(name: str) -> FolderLayout:
+    """The layout of this name.
+
+    Raises:
+        ValueError: None has it.
+    """
+    for one in layouts():
+        if one.name == name:
+            return one
+    raise ValueError(f"{name!r} is no layout; known: {', '.join(one.name for one in layouts())}")
 
 
 def converter_for(name: str) -> Converter:
@@ -23,11 +49,11 @@ def converter_for(name: str) -> Converter:
         raise PlanError(f"--as: {error}") from error
 
 
-def open_checkpoint(path: Path, role: str, converter: Converter | None = None) -> Checkpoint:
+def open_checkpoint(place: Place, role: str, converter: Converter | None = None) -> Checkpoint:
     """Index a folder (or one file) of weights.
 
     Args:
-        path: The folder.
+        place: Where it is.
         role: What it is to the caller, for messages: ``--raw``.
         converter: Whose conversion a folder in another layout than transformers' stands for.
 
@@ -35,18 +61,7 @@ def open_checkpoint(path: Path, role: str, converter: Converter | None = None) -
         PlanError: There is nothing there that is understood.
         FormatError: A file in it is damaged or no file of weights.
     """
-    from weightkit.checkpoints import meta, tencentpretrain
-
-    if not path.exists():
-        raise PlanError(f"{role}: {path} does not exist")
-    converter = converter or converter_named(DEFAULT_CONVERTER)
-    if meta.is_meta(path):
-        return meta.open_meta(path, role, converter)
-    files = [path] if path.is_file() else sorted(path.glob("*.bin"))
-    if len(files) == 1 and (path.is_file() or not (path / "config.json").exists()):
-        from weightkit.containers import open_file
-
-        container = open_file(files[0])
-        if tencentpretrain.is_tencentpretrain(container):
-            return tencentpretrain.open_tencentpretrain(container, role, converter)
-    return open_huggingface(path, role)
+    folder = folder_at(place, role)
+    *others, last = layouts()
+    layout = next((one for one in others if one.recognise(folder)), last)
+    return layout.open(folder, role, converter or converter_named(DEFAULT_CONVERTER))

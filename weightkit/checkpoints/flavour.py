@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weightkit.checkpoints import Checkpoint
+from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.lazy import LazyTensor, Stored
 from weightkit.families import llama
 
@@ -31,7 +31,7 @@ def values(tensor: LazyTensor, count: int | None = None) -> Array | None:
         tensor = tensor.inputs[0]
     spec = tensor.spec
     rows = spec.rows if count is None else min(spec.rows, -(-count // max(1, spec.width)))
-    raw = bytes(tensor.source.read(tensor.name, 0, rows)) if spec.numel else b""
+    raw = bytes(tensor.read(0, rows)) if spec.numel else b""
     match spec.dtype.name:
         case "float16" | "float32" | "float64":
             return np.frombuffer(raw, f"<f{spec.dtype.itemsize}")[:count].astype(np.float64)

@@ -6,67 +6,126 @@ Source: TencentPretrain ``scripts/convert_llama_to_tencentpretrain.py`` and ``mo
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from weightkit.checkpoints.huggingface import Checkpoint
-from weightkit.checkpoints.meta import inv_freq_tensors, tokenizer_beside
-from weightkit.containers import Container
-from weightkit.core.errors import PlanError
-from weightkit.core.lazy import LazyTensor, Stored, derive
+from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, read_json, read_small
+from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.layout import known_tensors
+from weightkit.checkpoints.model import Model, Written
+from weightkit.checkpoints.original import inv_freq_tensors, shape_of, tokenizer_beside, torch_encoding, unpaired
+from weightkit.containers import open_file
+from weightkit.containers.bin import BIN
+from weightkit.containers.layout import one_each
+from weightkit.core.blob import Folder
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.lazy import LazyTensor, derive
 from weightkit.families import llama
 from weightkit.families.converters import Converter, ModelShape
 from weightkit.ops.move import PairRows
+from weightkit.run.plan import OutputFile, SmallFile
 
-__all__ = ["CONFIG_NAME", "encode_config", "is_tencentpretrain", "open_tencentpretrain"]
+__all__ = ["TENCENTPRETRAIN", "TencentPretrain"]
 
+FILE_NAME = "tp.bin"
 CONFIG_NAME = "tp_config.json"
 FIRST = "embedding.word.embedding.weight"
+PREFIX = "encoder.transformer."
+LAYER = re.compile(rf"{re.escape(PREFIX)}(\d{{1,6}})\.")
+
+SCRIPT = ("q_proj", "k_proj", "v_proj", "o_proj", "input_layernorm", "gate_proj", "up_proj", "down_proj", "post_attention")
+"""The tensors of a layer in the order in which TencentPretrain's own script writes them: a part of transformers' names."""
 
 
-def is_tencentpretrain(container: Container) -> bool:
-    """Whether a file holds a model under TencentPretrain's names."""
-    return FIRST in container.specs
+@dataclass(frozen=True, slots=True)
+class TencentPretrain:
+    """The layout, as a ``FolderLayout``."""
+
+    name: ClassVar[str] = "tencentpretrain"
+
+    def recognise(self, folder: Folder) -> bool:
+        """Whether its only torch file holds a model under TencentPretrain's names; nothing else in the folder tells it."""
+        file = only_file(folder)
+        return file is not None and FIRST in open_file(folder.blob(file)).tensors
+
+    def open(self, folder: Folder, role: str, converter: Converter) -> Checkpoint:
+        """A TencentPretrain file under transformers' names."""
+        file = only_file(folder)
+        if file is None:
+            raise PlanError(f"{role}: {folder.name} holds no model of TencentPretrain: wanted one torch file")
+        container = open_file(folder.blob(file))
+        where, stored = container.blob.name, container.tensors
+        layers = 1 + max((int(match[1]) for name in stored if (match := LAYER.match(name))), default=-1)
+        gate = stored.get(f"{PREFIX}0.feed_forward.linear_gate.weight")
+        if gate is None:
+            raise PlanError(f"{role}: {where} has no gated feed-forward in layer 0: no LLaMA")
+        tokens, width = stored[FIRST].spec.rows, stored[FIRST].spec.width
+        heads = head_count(folder, where, width, role)
+        shape = ModelShape(width, gate.spec.rows, heads, heads, layers, tokens, 1e-6)
+        rows = llama.all_rows(layers)
+        lacking = [theirs for _, _, _, theirs in rows if theirs not in stored]
+        if lacking:
+            raise PlanError(f"{role}: {where} is incomplete:", [f"{name}: missing" for name in lacking[:20]])
+        tensors: dict[str, LazyTensor] = {}
+        for row, name, _, theirs in rows:
+            own = stored[theirs]
+            tensors[name] = derive(PairRows(shape.head_dim, halves=True), own) if row.paired else own
+        tensors |= inv_freq_tensors(shape, converter)
+        ordered = {name: tensors[name] for name in llama.in_state_dict_order(tensors)}
+        made = converter.small_files(shape) | tokenizer_beside(folder)
+        return Checkpoint(folder, "tencentpretrain", container.format, {file: container}, ordered, made=made)
+
+    def write(self, model: Model, form: Form) -> Written:
+        """One torch file, in the order of TencentPretrain's own script, and its JSON of numbers."""
+        follows, tensors = known_tensors(model)
+        shape = shape_of(follows, tensors)
+        named = in_script_order(tensors, shape)
+        encoding = replace(torch_encoding(FILE_NAME, follows, form), kind="OrderedDict")
+        layout = one_each((name, tensor.spec) for name, tensor in named.items())
+        small = [SmallFile(CONFIG_NAME, encode_config(shape))]
+        tokenizer = follows.small("tokenizer.model")
+        if tokenizer is not None:
+            small.append(SmallFile("tokenizer.model", tokenizer))
+        return Written((OutputFile(FILE_NAME, encoding, layout, tuple((one,) for one in named.values())),), tuple(small))
 
 
-def open_tencentpretrain(container: Container, role: str, converter: Converter) -> Checkpoint:
-    """A TencentPretrain file under transformers' names.
-
-    Raises:
-        PlanError: It is no LLaMA, or nothing says how many heads it has.
-    """
-    path, specs = container.path, container.specs
-    prefix = "encoder.transformer."
-    layers = 1 + max((int(name.split(".")[2]) for name in specs if name.startswith(prefix)), default=-1)
-    gate = specs.get(f"{prefix}0.feed_forward.linear_gate.weight")
-    if gate is None:
-        raise PlanError(f"{role}: {path} has no gated feed-forward in layer 0: no LLaMA")
-    heads = head_count(path, specs[FIRST].width, role)
-    shape = ModelShape(specs[FIRST].width, gate.rows, heads, heads, layers, specs[FIRST].rows, 1e-6)
-    tensors: dict[str, LazyTensor] = {}
-    rows = llama.all_rows(layers)
-    lacking = [theirs for _, _, _, theirs in rows if theirs not in specs]
-    if lacking:
-        raise PlanError(f"{role}: {path} is incomplete:", [f"{name}: missing" for name in lacking[:20]])
-    for row, name, _, theirs in rows:
-        stored = Stored(container, theirs)
-        tensors[name] = derive(PairRows(shape.head_dim, halves=True), stored) if row.paired else stored
-    tensors |= inv_freq_tensors(shape, converter)
-    ordered = {name: tensors[name] for name in llama.in_state_dict_order(tensors)}
-    made = converter.small_files(shape) | tokenizer_beside(path.parent)
-    return Checkpoint(path.parent, "tencentpretrain", "bin", {path.name: container}, ordered, made=made)
+TENCENTPRETRAIN = TencentPretrain()
 
 
-def head_count(path: Path, width: int, role: str) -> int:
+def only_file(folder: Folder) -> str | None:
+    """The file that may be TencentPretrain's: a single file, or the only torch file of a folder without config.json."""
+    file = lone_file(folder)
+    if file is not None or folder.holds("config.json"):
+        return file
+    found = [name for name in folder.names() if "/" not in name and name.endswith(BIN.suffixes[0])]
+    return found[0] if len(found) == 1 else None
+
+
+def in_script_order(tensors: Mapping[str, LazyTensor], shape: ModelShape) -> dict[str, LazyTensor]:
+    """TencentPretrain's names, in the order of its script -> the tensors in its shapes."""
+    layer_rows = [next(row for row in llama.LAYER_TABLE if part in row.huggingface) for part in SCRIPT]
+    embedding, norm, head = llama.TOP_TABLE
+    named = {embedding.tencent: tensors[embedding.huggingface]}
+    for layer in range(shape.layers):
+        for row in layer_rows:
+            tensor = tensors[f"model.layers.{layer}.{row.huggingface}"]
+            named[f"{PREFIX}{layer}.{row.tencent}"] = unpaired(tensor, row, shape)
+    return named | {row.tencent: tensors[row.huggingface] for row in (norm, head)}
+
+
+def head_count(folder: Folder, where: str, width: int, role: str) -> int:
     """Attention heads: from the JSON beside the file, or known for LLaMA's widths."""
     try:
-        heads = json.loads((path.parent / CONFIG_NAME).read_bytes())["heads_num"]
-        if type(heads) is int and heads > 0 and width % heads == 0:
-            return heads
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+        heads = read_json(read_small(folder, CONFIG_NAME) or b"{}", CONFIG_NAME).get("heads_num")
+    except FormatError:
+        heads = None
+    if type(heads) is int and heads > 0 and width % heads == 0:
+        return heads
     if width not in llama.HEADS:
         raise PlanError(
-            f"{role}: {path} is {width} wide, and its number of heads is not known: put {CONFIG_NAME} with heads_num beside it"
+            f"{role}: {where} is {width} wide, and its number of heads is not known: put {CONFIG_NAME} with heads_num beside it"
         )
     return llama.HEADS[width]
 

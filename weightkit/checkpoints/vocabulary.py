@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit.checkpoints.huggingface import Checkpoint
+from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.errors import FormatError, PlanError
 
 __all__ = ["Vocabulary", "merge_models", "pieces", "read", "write_merged"]
@@ -56,7 +56,7 @@ def read(folder: Checkpoint) -> Vocabulary | None:
     numbers: dict[str, int] = {}
     model = folder.small("tokenizer.model")
     if model is not None:
-        numbers |= {piece: number for number, piece in enumerate(pieces(model, folder.path / "tokenizer.model"))}
+        numbers |= {piece: number for number, piece in enumerate(pieces(model, folder.where("tokenizer.model")))}
     else:
         whole = folder.json("tokenizer.json")
         vocab = whole.get("model", {}).get("vocab") if isinstance(whole.get("model"), dict) else None
@@ -75,7 +75,7 @@ def read(folder: Checkpoint) -> Vocabulary | None:
     return Vocabulary(numbers, pad)
 
 
-def fields(message: bytes, path: Path) -> Iterator[tuple[int, int, int, int, int]]:
+def fields(message: bytes, origin: Path | str) -> Iterator[tuple[int, int, int, int, int]]:
     """The fields of a protobuf message: number, wire type, where it begins, where its value begins and ends.
 
     Raises:
@@ -84,26 +84,26 @@ def fields(message: bytes, path: Path) -> Iterator[tuple[int, int, int, int, int
     at = 0
     while at < len(message):
         begin = at
-        key, at = varint(message, at, path)
+        key, at = varint(message, at, origin)
         match key & 7:
             case 0:
-                _, end = varint(message, at, path)
+                _, end = varint(message, at, origin)
             case 1:
                 end = at + 8
             case 2:
-                length, at = varint(message, at, path)
+                length, at = varint(message, at, origin)
                 end = at + length
             case 5:
                 end = at + 4
             case kind:
-                raise FormatError(path, f"is no sentencepiece model: a field of wire type {kind}", offset=begin)
+                raise FormatError(origin, f"is no sentencepiece model: a field of wire type {kind}", offset=begin)
         if end > len(message) or not key >> 3:
-            raise FormatError(path, "is no sentencepiece model, or cut off: a field goes past its end", offset=begin)
+            raise FormatError(origin, "is no sentencepiece model, or cut off: a field goes past its end", offset=begin)
         yield key >> 3, key & 7, begin, at, end
         at = end
 
 
-def varint(message: bytes, at: int, path: Path) -> tuple[int, int]:
+def varint(message: bytes, at: int, origin: Path | str) -> tuple[int, int]:
     """A number of seven bits a byte, lowest first, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
@@ -114,26 +114,26 @@ def varint(message: bytes, at: int, path: Path) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise FormatError(path, "is no sentencepiece model, or cut off: a number does not end", offset=at)
+    raise FormatError(origin, "is no sentencepiece model, or cut off: a number does not end", offset=at)
 
 
-def pieces(model: bytes, path: Path) -> list[str]:
+def pieces(model: bytes, origin: Path | str) -> list[str]:
     """The pieces of a sentencepiece model, in the order of their numbers.
 
     Raises:
         FormatError: It is none.
     """
     found = []
-    for number, kind, _, start, stop in fields(model, path):
+    for number, kind, _, start, stop in fields(model, origin):
         if (number, kind) == (PIECES, BYTES):
             piece = model[start:stop]
-            texts = [piece[low:high] for n, k, _, low, high in fields(piece, path) if (n, k) == (TEXT, BYTES)]
+            texts = [piece[low:high] for n, k, _, low, high in fields(piece, origin) if (n, k) == (TEXT, BYTES)]
             try:
                 found.append(texts[-1].decode() if texts else "")
             except UnicodeDecodeError as error:
-                raise FormatError(path, f"piece {len(found)} is no UTF-8", offset=start) from error
+                raise FormatError(origin, f"piece {len(found)} is no UTF-8", offset=start) from error
     if not found:
-        raise FormatError(path, "is no sentencepiece model: it has no pieces")
+        raise FormatError(origin, "is no sentencepiece model: it has no pieces")
     return found
 
 
@@ -154,7 +154,9 @@ def encode_varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def merge_models(base: bytes, base_path: Path, extra: bytes, extra_path: Path, add: Sequence[str] = ()) -> tuple[bytes, int]:
+def merge_models(
+    base: bytes, base_origin: Path | str, extra: bytes, extra_origin: Path | str, add: Sequence[str] = ()
+) -> tuple[bytes, int]:
     """A sentencepiece model with those pieces of another that it lacks, each with score 0, then some more.
 
     Every other byte is the base's: fields come in the order of their numbers, so new pieces go behind the last one.
@@ -162,9 +164,9 @@ def merge_models(base: bytes, base_path: Path, extra: bytes, extra_path: Path, a
 
     Args:
         base: A ``tokenizer.model``.
-        base_path: Where it was read, for messages.
+        base_origin: Where it was read, for messages.
         extra: Another.
-        extra_path: Likewise.
+        extra_origin: Likewise.
         add: Further pieces.
 
     Returns:
@@ -174,19 +176,19 @@ def merge_models(base: bytes, base_path: Path, extra: bytes, extra_path: Path, a
         FormatError: One of them is no sentencepiece model, or the base's fields are in another order.
         PlanError: A piece to be added is there already, or empty.
     """
-    own = pieces(base, base_path)
+    own = pieces(base, base_origin)
     known = dict.fromkeys(own)
-    new = [piece for piece in dict.fromkeys(pieces(extra, extra_path)) if piece not in known]
+    new = [piece for piece in dict.fromkeys(pieces(extra, extra_origin)) if piece not in known]
     known |= dict.fromkeys(new)
     for piece in add:
         if not piece or piece in known:
             raise PlanError(f"--add-piece {piece!r}: " + ("is there already" if piece else "is empty"))
         known[piece] = None
         new.append(piece)
-    numbers = [number for number, *_ in fields(base, base_path)]
+    numbers = [number for number, *_ in fields(base, base_origin)]
     if numbers != sorted(numbers):
-        raise FormatError(base_path, "its fields are not in the order of their numbers; wanted one that sentencepiece wrote")
-    end = max(stop for number, _, _, _, stop in fields(base, base_path) if number == PIECES)
+        raise FormatError(base_origin, "its fields are not in the order of their numbers; wanted one that sentencepiece wrote")
+    end = max(stop for number, _, _, _, stop in fields(base, base_origin) if number == PIECES)
     return base[:end] + b"".join(encode_piece(piece) for piece in new) + base[end:], len(own) + len(new)
 
 

@@ -99,14 +99,14 @@ def command(
 def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str, Any]) -> None:
     """Write the index of a conversion, without its weights."""
     from weightkit.checkpoints import converter_for
-    from weightkit.checkpoints.layouts import SHARD_BYTES
+    from weightkit.checkpoints.shards import SHARD_NBYTES
     from weightkit.convert import index_from_params
     from weightkit.core.dtypes import FLOAT16
     from weightkit.core.errors import PlanError
 
     if not options["dry_run"] or to != "hf":
         raise click.UsageError("--write-index goes with --dry-run --to hf")
-    dtype, limit = options["dtype"] or FLOAT16, options["max_shard_size"] or SHARD_BYTES
+    dtype, limit = options["dtype"] or FLOAT16, options["max_shard_size"] or SHARD_NBYTES
     name, content = index_from_params(src, converter_for(converter), dtype=dtype, max_shard_bytes=limit)
     if (dst / name).exists() and not options["overwrite"]:
         raise PlanError(f"{dst / name} is there already and would be replaced; name another DST, or say --overwrite")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from weightkit.cli.options import exits, shown, talk_options
 from weightkit.cli.report import print_json
 from weightkit.core.sizes import format_size
-from weightkit.inspect import Inspection, inspect
+
+if TYPE_CHECKING:
+    from weightkit.inspect import Inspection
 
 
 @click.command("inspect")
@@ -18,6 +21,8 @@ from weightkit.inspect import Inspection, inspect
 @exits
 def command(path: Path, as_json: bool, quiet: bool) -> None:
     """Print the tensors, dtypes, shapes, sizes and container of PATH, from its headers alone."""
+    from weightkit.inspect import inspect
+
     found = inspect(path)
     if as_json:
         print_json(as_dict(found))

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import as_option, exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.options import MethodName, as_option, exits, output_options, path_option, talk_options, tensor_options
 from weightkit.cli.recover import form_from, rules_from
 from weightkit.cli.report import (
     Clock,
-    carry,
     command_line,
     finish,
     print_json,
@@ -21,7 +20,6 @@ from weightkit.cli.report import (
     receipts_json,
 )
 from weightkit.core.sizes import format_size
-from weightkit.families.converters import DEFAULT_CONVERTER
 
 
 @click.command("make-diff")
@@ -30,7 +28,7 @@ from weightkit.families.converters import DEFAULT_CONVERTER
 @path_option("--out", "The folder to write.", required=True)
 @click.option(
     "--method",
-    type=click.Choice(["additive", "exact"]),
+    type=MethodName(),
     default="additive",
     show_default=True,
     help="A subtraction that any tool can add again, or the exact difference of the bits, compressed.",
@@ -61,74 +59,28 @@ def command(
     come back: OUT gets a compressed .wkx for each file of weights, and recover gives TUNED's files byte for byte.
     """
     clock = Clock()
-    if method == "exact":
-        make_exact(
-            raw,
-            tuned,
-            out,
-            clock,
-            converter or DEFAULT_CONVERTER,
-            options,
-            jobs,
-            max_memory,
-            dry_run,
-            overwrite,
-            as_json,
-            quiet,
-        )
-        return
     from weightkit import diff
+    from weightkit.methods import changed, method_named
 
     rules, form = rules_from(options), form_from(options)
-    planned, tallies = diff.prepare(raw, tuned, out, rules=rules, form=form)
+    if method_named(method).settles and changed(rules, form):
+        raise click.UsageError(
+            f"--method {method} keeps every bit of TUNED: it goes with none of the options on tensors and files"
+        )
+    planned = diff.prepare(raw, tuned, out, method=method, converter=converter, rules=rules, form=form)
     if dry_run:
         print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
     with progress(planned.nbytes, "subtracting", quiet=quiet) as notify:
-        made = diff.carry(planned, tallies, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
-    if as_json:
+        made = diff.carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    if not made.tallies:
+        back = command_line("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE")
+        finish("make-diff", made, out, clock, as_json=as_json, quiet=quiet, steps=True, next_step=back)
+    elif as_json:
         facts = receipts_json(planned, made.report)
         counts = {"elements": made.elements, "changed": made.changed}
         print_json({"command": "make-diff", "out": str(out), **counts, **facts, "seconds": round(clock.seconds, 3)})
     elif not quiet:
         print_summary(made, raw, out, clock.seconds, rules)
-
-
-def make_exact(
-    raw: Path,
-    tuned: Path,
-    out: Path,
-    clock: Clock,
-    converter: str,
-    options: dict[str, Any],
-    jobs: int,
-    max_memory: int,
-    dry_run: bool,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """The exact difference."""
-    from weightkit.checkpoints.output import Form
-    from weightkit.methods import exact
-    from weightkit.methods.pairing import Rules
-
-    if rules_from(options) != Rules() or form_from(options) != Form():
-        raise click.UsageError("--method exact keeps every bit of TUNED: it goes with none of the options on tensors and files")
-    planned = exact.prepare_make(raw, tuned, out, converter=converter)
-    done = carry(
-        planned,
-        out,
-        label="subtracting",
-        dry_run=dry_run,
-        as_json=as_json,
-        quiet=quiet,
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        verify_raw=None,
-    )
-    back = command_line("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE")
-    finish("make-diff", done, out, clock, as_json=as_json, quiet=quiet, steps=True, next_step=back)
 
 
 def print_summary(made: Any, raw: Path, out: Path, seconds: float, rules: Any) -> None:

@@ -78,7 +78,7 @@ def command(
     if seek and not (checksums or release):
         raise click.UsageError("--seek looks for a published digest: name a list with --checksums, or a release")
     from weightkit import merge
-    from weightkit.methods.lora import how_summed
+    from weightkit.methods.summing import how_summed
 
     with progress(None, "seeking", quiet=quiet or not seek) as notify:
         planned = merge.prepare(

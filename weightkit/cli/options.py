@@ -15,10 +15,12 @@ import click
 from weightkit.core.dtypes import BY_NAME, DType
 from weightkit.core.errors import DigestMismatch, WeightkitError
 from weightkit.core.sizes import parse_size
-from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS, SUMS
+from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS
+from weightkit.ops.product import SUMS
 
 __all__ = [
     "MISMATCH",
+    "MethodName",
     "arithmetic_from",
     "arithmetic_options",
     "as_dtype",
@@ -204,8 +206,42 @@ def run_from(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("jobs", "max_memory", "dry_run", "overwrite")}
 
 
+class FormatName(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
+    """A container format: weightkit's own, or another package's. Asked for only when a name is given."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "[bin|safetensors]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from weightkit.containers import format_named
+
+        try:
+            return format_named(value).name
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class MethodName(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
+    """A way to publish: weightkit's own, or another package's."""
+
+    name = "method"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "[additive|exact]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from weightkit.methods import method_named
+
+        try:
+            return method_named(value).name
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 output_options = together(
-    click.option("--format", type=click.Choice(["bin", "safetensors"]), help="Container to write."),
+    click.option("--format", type=FormatName(), help="Container to write."),
     click.option("--torch-compat", metavar="VERSION", help="Write .bin files as this torch does, e.g. 1.13."),
     click.option("--max-shard-size", callback=as_size, metavar="SIZE", help="Cut anew into shards of at most this, as 10GB."),
     run_options,

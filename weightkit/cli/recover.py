@@ -69,7 +69,7 @@ def command(
     """
     clock = Clock()
     from weightkit import recover
-    from weightkit.methods.lora import how_summed
+    from weightkit.methods.summing import how_summed
 
     rules, form = rules_from(options), form_from(options)
     planned = recover.prepare(
@@ -102,7 +102,7 @@ def command(
         clock,
         as_json=as_json,
         quiet=quiet,
-        steps=bool(lora),
+        steps=True,
         extra={"sums": how_summed(planned)} if lora else None,
     )
 
@@ -117,7 +117,7 @@ def rules_from(options: dict[str, Any]) -> Any:
 
 def form_from(options: dict[str, Any]) -> Any:
     """What the user said about files."""
-    from weightkit.checkpoints.output import Form
+    from weightkit.checkpoints.form import Form
 
     return Form(
         options["format"],

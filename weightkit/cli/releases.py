@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from weightkit.cli.options import exits, talk_options
 from weightkit.cli.report import command_line, print_json
+
+if TYPE_CHECKING:
+    from weightkit.catalog import Release
 
 
 @click.command("releases")
@@ -34,7 +37,7 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
         print_one(release)
 
 
-def print_list(known: list[Any]) -> None:
+def print_list(known: list[Release]) -> None:
     """A line each, results first."""
     from weightkit.catalog import KINDS
 
@@ -49,7 +52,7 @@ def print_list(known: list[Any]) -> None:
     click.echo("next: weightkit releases NAME")
 
 
-def facts_of(release: Any) -> dict[str, Any]:
+def facts_of(release: Release) -> dict[str, Any]:
     """An entry, for programs."""
     return {
         "name": release.name,
@@ -66,7 +69,7 @@ def facts_of(release: Any) -> dict[str, Any]:
     }
 
 
-def print_one(release: Any) -> None:
+def print_one(release: Release) -> None:
     """An entry, with the commands that rebuild it."""
     from weightkit import catalog
 
@@ -93,25 +96,28 @@ def print_one(release: Any) -> None:
         click.echo(f"next: {line}")
 
 
-def commands(release: Any) -> list[str]:
+def commands(release: Release) -> list[str]:
     """What to type."""
-    from weightkit import catalog
-
-    recipe = release.recipe
+    recipe, base = release.recipe, or_word(release.base, "BASE")
     lines = []
     if recipe and recipe.method == "lora":
-        loras = [word for one in recipe.lora for word in ("--lora", one if one != catalog.UNKNOWN else "LORA")]
-        lines.append(
-            command_line("weightkit", "merge", "--base", release.base, *loras, "--release", release.name, "--out", "OUT")
-        )
+        loras = [word for one in recipe.lora for word in ("--lora", or_word(one, "LORA"))]
+        lines.append(command_line("weightkit", "merge", "--base", base, *loras, "--release", release.name, "--out", "OUT"))
     elif recipe and recipe.method == "convert":
-        words = ["--as", recipe.converter] if recipe.converter != catalog.UNKNOWN else []
-        lines.append(command_line("weightkit", "convert", release.base, "OUT", "--to", "hf", *words))
+        converter = or_word(recipe.converter, "")
+        lines.append(
+            command_line("weightkit", "convert", base, "OUT", "--to", "hf", *(["--as", converter] if converter else []))
+        )
     elif recipe:
-        diff = recipe.diff if recipe.diff not in (None, catalog.UNKNOWN) else "DIFF"
-        raw = release.base.partition("-hf")[0]
-        words = ["--raw", raw, "--diff", diff, "--release", release.name, "--out", "OUT"]
-        lines.append(command_line("weightkit", "recover", *words))
+        words = ["--raw", base.partition("-hf")[0], "--diff", or_word(recipe.diff, "DIFF"), "--release", release.name]
+        lines.append(command_line("weightkit", "recover", *words, "--out", "OUT"))
     if release.lists:
         lines.append(command_line("weightkit", "verify", "FOLDER", "--release", release.name))
     return lines
+
+
+def or_word(entry: str | None, word: str) -> str:
+    """What the catalog says, or a word for the user to fill in."""
+    from weightkit.catalog import UNKNOWN
+
+    return word if entry in (None, UNKNOWN) else str(entry)

@@ -17,10 +17,9 @@ from weightkit.cli.options import MISMATCH, shown
 from weightkit.core.errors import DigestMismatch
 from weightkit.core.events import BytesWritten, Event, FileKept, Notify, ignore
 from weightkit.core.sizes import format_size
-from weightkit.run.budget import fit
-from weightkit.run.execute import Done, carry_out, disk, open_sink
-from weightkit.run.executors.threads import Report
+from weightkit.run.execute import Done, carry_out, preview
 from weightkit.run.plan import Plan
+from weightkit.run.receipts import Report
 
 __all__ = [
     "Clock",
@@ -201,7 +200,7 @@ def command_line(*words: str | Path) -> str:
 
 def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> dict[str, Any]:
     """A plan, for programs; refuses what the run would refuse."""
-    budget, room = fit(plan.files, jobs, max_memory), disk(plan, out, open_sink(plan, out, overwrite=overwrite))
+    found = preview(plan, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite)
     return {
         "command": plan.job,
         "dry_run": True,
@@ -210,11 +209,11 @@ def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool
         "notes": list(plan.notes),
         "files": [{"path": file.path, "bytes": file.nbytes} for file in plan.everything],
         "bytes": plan.nbytes,
-        "read_bytes": sum(file.read_nbytes() for file in plan.files),
-        "peak_memory_bytes": budget.peak_bytes,
-        "jobs": budget.jobs,
-        "disk_needed_bytes": room.needed,
-        "disk_free_bytes": room.free,
+        "read_bytes": sum(file.needs.read_nbytes for file in plan.files),
+        "peak_memory_bytes": found.budget.peak_nbytes,
+        "jobs": found.budget.jobs,
+        "disk_needed_bytes": found.needed_nbytes,
+        "disk_free_bytes": found.free_nbytes,
     }
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from weightkit import verify
 from weightkit.cli.options import MISMATCH, default_jobs, exits, path_option, shown, talk_options
 from weightkit.cli.report import Clock, print_json, progress
+
+if TYPE_CHECKING:
+    from weightkit.verify import Verification
 
 COLORS = {"ok": "green", "FAILED": "red", "missing": "red", "extra": "yellow"}
 
@@ -43,9 +46,11 @@ def command(
     the Hub's notes that a download left there. Ends with 3 if a file has another digest or is missing; extra files are only
     named.
     """
+    from weightkit.verify import verify
+
     clock = Clock()
     with progress(None, "reading", quiet=quiet or as_json) as notify:
-        found = verify.verify(path, checksums, releases=release, jobs=jobs, notify=notify)
+        found = verify(path, checksums, releases=release, jobs=jobs, notify=notify)
     passes = found.passes(missing=fail_on_missing, extra=fail_on_extra)
     if junit is not None:
         junit.write_bytes(junit_xml(found, str(path), fail_on_missing, fail_on_extra))
@@ -75,7 +80,7 @@ def command(
         sys.exit(MISMATCH)
 
 
-def junit_xml(found: verify.Verification, name: str, missing: bool, extra: bool) -> bytes:
+def junit_xml(found: Verification, name: str, missing: bool, extra: bool) -> bytes:
     """A test suite with a case for each file, as continuous integration shows them."""
     from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -95,7 +100,7 @@ def junit_xml(found: verify.Verification, name: str, missing: bool, extra: bool)
     return bytes(tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
-def print_prose(found: verify.Verification) -> None:
+def print_prose(found: Verification) -> None:
     """A line for each file, the verdict last."""
     for one in found.checked:
         click.echo(f"{click.style(f'{one.status:<8}', fg=COLORS[one.status])} {one.path}")

@@ -1,27 +1,30 @@
-"""One file <-> named tensors. ``open_file`` tells the format from the bytes; each format has a module of its own."""
+"""One file <-> named tensors. ``open_file`` tells the format from the bytes; each format has a module of its own.
+
+formats()          all formats: built-in ones first, then those that other packages add
+format_named(name) one of them, by the word of ``--format``
+open_file(blob)    a file as an index of its tensors: a ``Container``
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from functools import cache
+from importlib.metadata import entry_points
 
-from weightkit.containers import safetensors, torch_legacy, torch_zip
-from weightkit.containers.safetensors import SafetensorsFile
-from weightkit.containers.torch_file import TorchFile
-from weightkit.core.errors import FormatError
+from weightkit.containers.bin import BIN
+from weightkit.containers.format import Container, Format
+from weightkit.containers.safetensors import SAFETENSORS
+from weightkit.core.blob import Blob
+from weightkit.core.errors import FormatError, WeightkitError
 
-__all__ = ["SUFFIXES", "Container", "open_file", "sniff"]
+__all__ = ["Container", "Format", "format_named", "formats", "open_file", "sniff", "suffixes"]
 
-Container = TorchFile | SafetensorsFile
+BUILT_IN: tuple[Format, ...] = (BIN, SAFETENSORS)
+"""In the order in which they are asked. Where a folder holds both, ``bin`` is read: it may hold ``inv_freq``."""
 
-OPENERS: dict[str, Callable[[Path], Container]] = {
-    "torch-zip": torch_zip.open_file,
-    "torch-legacy": torch_legacy.open_file,
-    "safetensors": safetensors.open_file,
-}
+GROUP = "weightkit.containers"
+"""Entry points of other packages: the name of a format, and where its ``Format`` value is."""
 
-SUFFIXES = (".bin", ".pth", ".pt", ".safetensors")
-"""How files of weights are called."""
+HEAD_NBYTES = 64
 
 NOT_WEIGHTS = (
     (b"version https://git-lfs", "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"),
@@ -32,43 +35,70 @@ NOT_WEIGHTS = (
 )
 
 
-def sniff(head: bytes, size: int) -> str:
-    """Which container begins with these bytes: a key of ``OPENERS``.
+@cache
+def formats() -> tuple[Format, ...]:
+    """All formats that are known, built-in ones first; other packages' are loaded with the first call.
+
+    Raises:
+        WeightkitError: One of another package cannot be loaded.
+    """
+    found = list(BUILT_IN)
+    for entry in sorted(entry_points(group=GROUP)):
+        try:
+            found.append(entry.load())
+        except (ImportError, AttributeError) as error:
+            raise WeightkitError(f"the container format {entry.name} ({entry.value}) cannot be loaded: {error}") from error
+    return tuple(found)
+
+
+def format_named(name: str) -> Format:
+    """A format by its name.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    for one in formats():
+        if one.name == name:
+            return one
+    raise ValueError(f"{name!r} is no container format; known: {', '.join(one.name for one in formats())}")
+
+
+def suffixes() -> tuple[str, ...]:
+    """How files of weights end, in any format: ``.bin``, ``.pth``, ..."""
+    return tuple(dict.fromkeys(suffix for one in formats() for suffix in one.suffixes))
+
+
+def sniff(head: bytes, nbytes: int) -> Format:
+    """Which format a file is in.
 
     Args:
         head: The first 64 bytes of the file (all of it, if it is shorter).
-        size: The file's size in bytes.
+        nbytes: The file's size.
 
     Raises:
         ValueError: None of them; the text says what it is instead, as far as can be told.
     """
     if not head:
         raise ValueError("is empty; download it again")
+    for one in formats():
+        if one.recognise(head, nbytes):
+            return one
     for magic, problem in NOT_WEIGHTS:
         if head.lower().startswith(magic.lower()):
             raise ValueError(problem)
-    if head.startswith(b"PK\3\4"):
-        return "torch-zip"
-    if head.startswith(torch_legacy.MAGIC[: len(head)]):
-        return "torch-legacy"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
-        return "safetensors"
     if head.count(0) == len(head):
         raise ValueError("begins with zeros only: an XOR payload, or a download that was never filled")
     raise ValueError(f"is no torch checkpoint and no safetensors file: it begins with {head[:8]!r}")
 
 
-def open_file(path: Path) -> Container:
+def open_file(blob: Blob) -> Container:
     """Index one file of weights; which format it has is told from its first bytes, not from its name.
 
     Raises:
         FormatError: It cannot be read, is something else, or is damaged.
     """
+    head = bytes(blob.read(0, min(HEAD_NBYTES, blob.nbytes)))
     try:
-        with path.open("rb") as file:
-            head = file.read(64)
-        return OPENERS[sniff(head, path.stat().st_size)](path)
-    except OSError as error:
-        raise FormatError(path, f"cannot be read: {error.strerror}") from error
+        return sniff(head, blob.nbytes).open(blob)
     except ValueError as error:
-        raise FormatError(path, str(error)) from error
+        raise FormatError(blob.name, str(error)) from error

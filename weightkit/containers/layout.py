@@ -58,6 +58,14 @@ def one_each(named: Iterable[tuple[str, TensorSpec]]) -> Layout:
 class Encoding(Protocol):
     """All that decides the bytes of a file apart from the tensors in it. Equal encodings of equal tensors: equal files."""
 
+    @property
+    def profile(self) -> str:
+        """The profile of the files that it writes, as a ``Container`` tells it: ``zip-1.13``, ``safetensors``."""
+
+    @property
+    def written_by(self) -> str:
+        """Who writes such files, for people: ``torch 1.13``, ``safetensors``."""
+
     def order(self, layout: Layout) -> Sequence[int]:
         """Indices of the runs in the order in which their bytes stand in the file."""
 

@@ -10,9 +10,9 @@ Source of the shapes of the calls: torch-golden (files of torch 1.6 to 2.15), se
 from __future__ import annotations
 
 import pickletools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from weightkit.core.dtypes import BY_NAME, BY_STORAGE, DType
@@ -104,13 +104,14 @@ class TensorRef:
 class Machine:
     """The stack machine; one run reads one pickle."""
 
-    path: Path
+    name: str
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    specs: dict[TensorSpec, TensorSpec] = field(default_factory=dict)
 
     def fail(self, problem: str) -> NoReturn:
-        raise FormatError(self.path, f"its pickle {problem}")
+        raise FormatError(self.name, f"its pickle {problem}")
 
     def pop_to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
@@ -125,7 +126,7 @@ class Machine:
                     return self.stack.pop()
                 self.step(opcode.name, argument)
             except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
-                raise FormatError(self.path, f"its pickle is malformed at {opcode.name}", position) from error
+                raise FormatError(self.name, f"its pickle is malformed at {opcode.name}", position) from error
         self.fail("has no end")
 
     def step(self, name: str, argument: Any) -> None:
@@ -269,10 +270,10 @@ class Machine:
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         if spec.numel and (last + 1) * dtype.itemsize > storage.nbytes:
             self.fail(f"describes a tensor {spec} that reaches past the end of its storage of {storage.nbytes} bytes")
-        return TensorRef(storage, spec, offset, tuple(strides))
+        return TensorRef(storage, self.specs.setdefault(spec, spec), offset, tuple(strides))
 
 
-def read_pickle(file: BinaryIO, path: Path) -> Any:
+def read_pickle(file: BinaryIO, file_name: str) -> Any:
     """Read one pickle and leave the file behind its last byte.
 
     Returns what it builds, with ``PickledDict`` for dicts and ``TensorRef`` for tensors.
@@ -281,17 +282,18 @@ def read_pickle(file: BinaryIO, path: Path) -> Any:
         FormatError: It is malformed, or names something that a checkpoint does not need.
     """
     try:
-        return Machine(path).run(iter(pickletools.genops(file)))
+        return Machine(file_name).run(iter(pickletools.genops(file)))
     except FormatError:
         raise
     except (ValueError, UnicodeDecodeError, IndexError, OverflowError, MemoryError) as error:
-        raise FormatError(path, f"its pickle is malformed: {error}") from error
+        raise FormatError(file_name, f"its pickle is malformed: {error}") from error
 
 
-def named_tensors(value: Any, path: Path) -> dict[str, TensorRef]:
+def named_tensors(value: Any, file_name: str) -> dict[str, TensorRef]:
     """The tensors in what a pickle built, by name, in its order.
 
-    Names of nested dicts and lists are joined by dots; a bare tensor has the empty name. Other values are passed over.
+    Names of nested dicts and lists are joined by dots; a bare tensor has the empty name. Other values are passed over. Equal
+    names are one object, as equal specs are: what is computed from several files pickles each once.
     """
     found: dict[str, TensorRef] = {}
     visited = 0
@@ -300,13 +302,13 @@ def named_tensors(value: Any, path: Path) -> dict[str, TensorRef]:
         nonlocal visited
         visited += 1
         if visited > MAX_VALUES:
-            raise FormatError(path, f"its pickle holds more than {MAX_VALUES} values, which no checkpoint needs")
+            raise FormatError(file_name, f"its pickle holds more than {MAX_VALUES} values, which no checkpoint needs")
         if depth > MAX_DEPTH:
-            raise FormatError(path, f"its pickle is nested more than {MAX_DEPTH} deep")
+            raise FormatError(file_name, f"its pickle is nested more than {MAX_DEPTH} deep")
         if isinstance(one, TensorRef):
             if name in found:
-                raise FormatError(path, f"two tensors have the name {name!r}")
-            found[name] = one
+                raise FormatError(file_name, f"two tensors have the name {name!r}")
+            found[sys.intern(name)] = one
         elif isinstance(one, dict | list | tuple):
             for key, inner in one.items() if isinstance(one, dict) else enumerate(one):
                 visit(f"{name}.{key}" if name else str(key), inner, depth + 1)

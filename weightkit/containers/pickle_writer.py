@@ -11,9 +11,11 @@ import struct
 from collections.abc import Callable, Sequence
 
 from weightkit.containers.layout import Item, Layout
-from weightkit.containers.torch_file import Metadata
 
-__all__ = ["encode_state_dict"]
+__all__ = ["Metadata", "encode_state_dict"]
+
+Metadata = tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+"""The ``_metadata`` of a state dict: for each module, its name and what it holds, as ``(("version", 1),)``."""
 
 BATCH = 1000
 

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
-from weightkit.containers.layout import Layout, one_each
-from weightkit.core.buffers import Buffer, read_extent
+from weightkit.containers.format import Container
+from weightkit.containers.layout import Encoding, Layout, one_each
+from weightkit.core.blob import Blob
+from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import BY_SAFETENSORS
 from weightkit.core.errors import FormatError
 from weightkit.core.spec import TensorSpec
+from weightkit.core.stored import Stored
 
-__all__ = ["Safetensors", "SafetensorsFile", "open_file"]
+__all__ = ["SAFETENSORS", "Safetensors", "SafetensorsFile", "SafetensorsFormat"]
 
 MAX_HEADER = 100_000_000
 ORDER = [
@@ -53,97 +56,129 @@ ORDER = [
 """Order of the dtypes in a file that the library wrote; within one, names in order of code points."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class SafetensorsFile:
-    """A ``TensorSource`` over a safetensors file.
+    """A safetensors file, as a ``Container``.
 
     Attributes:
-        path: The file.
-        specs: Name -> dtype and shape, in the order of the data.
-        starts: Name -> first byte in the file.
+        blob: The file.
         metadata: The header's ``__metadata__``, in the file's order.
+        tensors: Name -> where it lies, in the order of the data.
     """
 
-    path: Path
-    specs: Mapping[str, TensorSpec]
-    starts: Mapping[str, int]
-    metadata: tuple[tuple[str, str], ...]
+    profile: ClassVar[str] = "safetensors"
+    written_by: ClassVar[str] = "safetensors"
 
-    profile = "safetensors"
+    blob: Blob
+    metadata: tuple[tuple[str, str], ...]
+    tensors: Mapping[str, Stored] = field(hash=False)
+
+    def __repr__(self) -> str:
+        return f"<{self.blob.name}: {len(self.tensors)} tensors, {self.profile}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SafetensorsFile, (self.path, dict(self.specs), dict(self.starts), self.metadata)
+        return SafetensorsFile, (self.blob, self.metadata, dict(self.tensors))
 
-    def read(self, name: str, start: int, stop: int) -> Buffer:
-        """Rows ``[start, stop)`` of a tensor, row-major."""
-        spec = self.specs[name]
-        return read_extent(self.path, self.starts[name] + start * spec.row_nbytes, (stop - start) * spec.row_nbytes)
+    @property
+    def format(self) -> SafetensorsFormat:
+        """The format ``safetensors``."""
+        return SAFETENSORS
 
-    def start_of(self, name: str) -> int | None:
-        """The tensor's first byte in the file, where it lies in it as one run."""
-        return self.starts[name]
-
-    def crc32(self, name: str) -> int | None:
-        """None: the format records no checksums."""
-        return None
-
+    @property
     def layout(self) -> Layout:
-        """The file's own layout: each tensor by itself."""
-        return one_each(self.specs.items())
+        """Each tensor by itself."""
+        return one_each((name, one.spec) for name, one in self.tensors.items())
+
+    @property
+    def encoding(self) -> Safetensors | None:
+        """What writes such a file again."""
+        return Safetensors(self.metadata)
 
 
-def open_file(path: Path) -> SafetensorsFile:
+@dataclass(frozen=True, slots=True)
+class SafetensorsFormat:
+    """Safetensors files as a ``Format``."""
+
+    name: ClassVar[str] = "safetensors"
+    stem: ClassVar[str] = "model"
+    suffixes: ClassVar[tuple[str, ...]] = (".safetensors",)
+    ties: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
+
+    def recognise(self, head: bytes, nbytes: int) -> bool:
+        """By the length of a header that fits the file, and the brace that opens it."""
+        return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= min(nbytes, MAX_HEADER)
+
+    def open(self, blob: Blob) -> SafetensorsFile:
+        """Index a file: reads its header, nothing else."""
+        return open_file(blob)
+
+    def encoding(self, path: str, like: Container | None, profile: str | None, *, same: bool) -> Safetensors:
+        """What writes a file: the library, whatever its name and whichever torch."""
+        if same and isinstance(like, SafetensorsFile) and like.metadata:
+            return Safetensors(like.metadata)
+        return Safetensors()
+
+    def variants(self, path: str, like: Encoding, *, all_kinds: bool) -> Sequence[Encoding]:
+        """None but itself: the library has always written the same."""
+        return [like]
+
+
+SAFETENSORS = SafetensorsFormat()
+
+
+def open_file(blob: Blob) -> SafetensorsFile:
     """Index a safetensors file: reads its header only.
 
     Raises:
         FormatError: The header is damaged, or does not fit the file.
     """
-    size = path.stat().st_size
-    length = int.from_bytes(read_extent(path, 0, 8), "little") if size >= 8 else 0
+    size = blob.nbytes
+    length = int.from_bytes(blob.read(0, 8), "little") if size >= 8 else 0
     if not 2 <= length <= MAX_HEADER:
-        raise FormatError(path, f"its header of {length} bytes is no header of safetensors (2 to {MAX_HEADER})")
+        raise FormatError(blob.name, f"its header of {length} bytes is no header of safetensors (2 to {MAX_HEADER})")
     if 8 + length > size:
-        raise FormatError(path, f"is cut short in its header: it has {size} bytes, the header alone {length}")
-    header = parse_header(path, bytes(read_extent(path, 8, length)))
+        raise FormatError(blob.name, f"is cut short in its header: it has {size} bytes, the header alone {length}")
+    header = parse_header(blob.name, bytes(blob.read(8, 8 + length)))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FormatError(path, "its __metadata__ is no mapping of text to text")
+        raise FormatError(blob.name, "its __metadata__ is no mapping of text to text")
     entries = sorted(
-        (entry(path, name, value) for name, value in header.items()), key=lambda one: (one[2], one[2] + one[1].nbytes)
+        (entry(blob.name, name, value) for name, value in header.items()), key=lambda one: (one[2], one[2] + one[1].nbytes)
     )
     end = 0
     for name, spec, start in entries:
         if start != end:
-            raise FormatError(path, f"{name}: its data begin at {start}, not at {end} where the ones before end")
+            raise FormatError(blob.name, f"{name}: its data begin at {start}, not at {end} where the ones before end")
         end += spec.nbytes
     if 8 + length + end != size:
         found, wanted = size, 8 + length + end
         verb = "is cut short" if found < wanted else "has bytes after its last tensor"
-        raise FormatError(path, f"{verb}: it has {found} bytes, its header speaks of {wanted}")
-    return SafetensorsFile(
-        path,
-        MappingProxyType({name: spec for name, spec, _ in entries}),
-        MappingProxyType({name: 8 + length + start for name, _, start in entries}),
-        tuple(metadata.items()),
-    )
+        raise FormatError(blob.name, f"{verb}: it has {found} bytes, its header speaks of {wanted}")
+    specs: dict[TensorSpec, TensorSpec] = {}
+    tensors = {
+        sys.intern(name): Stored(blob, sys.intern(name), specs.setdefault(spec, spec), 8 + length + start)
+        for name, spec, start in entries
+    }
+    return SafetensorsFile(blob, tuple(metadata.items()), MappingProxyType(tensors))
 
 
-def parse_header(path: Path, text: bytes) -> dict[str, Any]:
+def parse_header(file_name: str, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
-            raise FormatError(path, "its header has a name twice")
+            raise FormatError(file_name, "its header has a name twice")
         return dict(pairs)
 
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise FormatError(path, f"its header is no JSON: {error}", 8) from error
+        raise FormatError(file_name, f"its header is no JSON: {error}", 8) from error
     if not isinstance(header, dict):
-        raise FormatError(path, "its header is no JSON object", 8)
+        raise FormatError(file_name, "its header is no JSON object", 8)
     return header
 
 
-def entry(path: Path, name: str, value: Any) -> tuple[str, TensorSpec, int]:
+def entry(file_name: str, name: str, value: Any) -> tuple[str, TensorSpec, int]:
     """Name, spec and first byte (within the data) of one header entry."""
     match value:
         case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if all(
@@ -151,12 +186,12 @@ def entry(path: Path, name: str, value: Any) -> tuple[str, TensorSpec, int]:
         ):
             dtype = BY_SAFETENSORS.get(code)
             if dtype is None:
-                raise FormatError(path, f"{name}: dtype {code} is not read; known: {', '.join(BY_SAFETENSORS)}")
+                raise FormatError(file_name, f"{name}: dtype {code} is not read; known: {', '.join(BY_SAFETENSORS)}")
             spec = TensorSpec(dtype, tuple(shape))
             if stop - start != spec.nbytes:
-                raise FormatError(path, f"{name}: {spec} takes {spec.nbytes} bytes, its entry has {stop - start}")
+                raise FormatError(file_name, f"{name}: {spec} takes {spec.nbytes} bytes, its entry has {stop - start}")
             return name, spec, start
-    raise FormatError(path, f"{name}: its header entry is malformed")
+    raise FormatError(file_name, f"{name}: its header entry is malformed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +202,9 @@ class Safetensors:
         metadata: ``__metadata__`` in the order in which it is to stand (the library's own order is random from two
             entries on; transformers writes the one entry ``format: pt``).
     """
+
+    profile: ClassVar[str] = "safetensors"
+    written_by: ClassVar[str] = "safetensors"
 
     metadata: tuple[tuple[str, str], ...] = (("format", "pt"),)
 

@@ -3,22 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from weightkit.containers.format import Format
 from weightkit.containers.layout import Item, Layout, Run
 from weightkit.containers.pickle_reader import PickledDict, TensorRef, named_tensors
-from weightkit.containers.strided import gather_rows
-from weightkit.core.buffers import Buffer, read_extent
+from weightkit.containers.pickle_writer import Metadata
+from weightkit.containers.torch_zip_writer import PROFILES, TorchZip
+from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError
 from weightkit.core.spec import TensorSpec
+from weightkit.core.stored import Record, Stored
 
-__all__ = ["Metadata", "Storage", "TorchFile", "torch_file"]
+__all__ = ["WRITTEN_BY", "TorchFile", "torch_file"]
 
-Metadata = tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
-"""The ``_metadata`` of a state dict: for each module, its name and what it holds, as ``(("version", 1),)``."""
+WRITTEN_BY = {
+    "zip-1.6": "torch 1.6 to 1.8",
+    "zip-1.9": "torch 1.9 to 1.12 (or later, into a file object)",
+    "zip-1.13": "torch 1.13 to 2.0",
+    "zip-2.1": "torch 2.1 to 2.6",
+    "zip-2.7": "torch 2.7 or later",
+    "legacy": "torch before 1.6 (or later, legacy format)",
+}
+"""Profile -> which releases write it. Source: torch-golden, section 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFile:
+    """A file written by ``torch.save``, as a ``Container``.
+
+    Attributes:
+        blob: The file.
+        format: The format ``bin``.
+        profile: How it was written: a key of ``WRITTEN_BY``.
+        root: Name of the folder in the zip; empty for the legacy format.
+        kind: ``dict`` or ``OrderedDict`` where the pickle holds one with nothing in it but tensors, else ``other``.
+        metadata: Its ``_metadata``, if it has one.
+        tensors: Name -> where it lies, in the pickle's order.
+        layout: How they lie. Ties and exactly tiled storages are kept; from a storage that its tensors do not tile (gaps,
+            overlaps, transposes) each has a run of its own, as it would after ``load_state_dict`` and ``torch.save``.
+    """
+
+    blob: Blob
+    format: Format
+    profile: str
+    root: str
+    kind: str
+    metadata: Metadata | None
+    tensors: Mapping[str, Stored] = field(hash=False)
+    layout: Layout
+
+    def __repr__(self) -> str:
+        return f"<{self.blob.name}: {len(self.tensors)} tensors, {self.profile}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        head = (self.blob, self.format, self.profile, self.root, self.kind, self.metadata)
+        return TorchFile, (*head, dict(self.tensors), self.layout)
+
+    @property
+    def written_by(self) -> str:
+        """Which releases of torch write such files."""
+        return WRITTEN_BY[self.profile]
+
+    @property
+    def encoding(self) -> TorchZip | None:
+        """What writes such a file again."""
+        if self.profile not in PROFILES or self.kind == "other":
+            return None
+        return TorchZip(self.profile, self.root, self.kind, self.metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,88 +83,68 @@ class Storage:
     nbytes: int
     crc32: int | None
 
+    @property
+    def record(self) -> Record | None:
+        """The same as what a CRC covers."""
+        return None if self.crc32 is None else Record(self.start, self.nbytes, self.crc32)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TorchFile:
-    """A ``TensorSource`` over a file written by ``torch.save``.
 
-    Attributes:
-        path: The file.
-        specs: Name -> dtype and shape, in the pickle's order.
-        profile: How it was written: ``zip-1.6``, ``zip-1.9``, ``zip-1.13``, ``zip-2.1``, ``zip-2.7`` or ``legacy``.
-        root: Name of the folder in the zip; empty for the legacy format.
-        kind: ``dict`` or ``OrderedDict`` where the pickle holds one with nothing in it but tensors, else ``other``.
-        metadata: Its ``_metadata``, if it has one.
-        tensors: Name -> the view that the pickle describes.
-        storages: Key -> where its bytes are.
+def torch_file(blob: Blob, format: Format, profile: str, root: str, value: Any, storages: Mapping[str, Storage]) -> TorchFile:
+    """Build the container from what the pickle held and where the storages are.
+
+    Raises:
+        FormatError: A storage is missing or has another size than the pickle says.
     """
+    refs = named_tensors(value, blob.name)
+    for name, ref in refs.items():
+        storage = storages.get(ref.storage.key)
+        if storage is None:
+            raise FormatError(blob.name, f"{name}: its data, storage {ref.storage.key}, is not in the file")
+        if storage.nbytes != ref.storage.nbytes:
+            wanted = ref.storage.nbytes
+            raise FormatError(blob.name, f"{name}: storage {ref.storage.key} has {storage.nbytes} bytes, wanted {wanted}")
+    records = {key: storage.record for key, storage in storages.items()}
+    flat = isinstance(value, PickledDict) and all(isinstance(one, TensorRef) for one in value.values())
+    return TorchFile(
+        blob,
+        format,
+        profile,
+        root,
+        value.kind if flat else "other",
+        metadata(value) if flat else None,
+        MappingProxyType(
+            {name: stored(blob, name, ref, storages[ref.storage.key], records[ref.storage.key]) for name, ref in refs.items()}
+        ),
+        lay_out(refs),
+    )
 
-    path: Path
-    specs: Mapping[str, TensorSpec]
-    profile: str
-    root: str
-    kind: str
-    metadata: Metadata | None
-    tensors: Mapping[str, TensorRef]
-    storages: Mapping[str, Storage]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        fields = (dict(self.specs), self.profile, self.root, self.kind, self.metadata)
-        return TorchFile, (self.path, *fields, dict(self.tensors), dict(self.storages))
+def stored(blob: Blob, name: str, ref: TensorRef, storage: Storage, record: Record | None) -> Stored:
+    """Where a view of a storage lies in the file."""
+    start = storage.start + ref.offset * ref.spec.dtype.itemsize
+    return Stored(blob, name, ref.spec, start, None if ref.contiguous else ref.strides, record)
 
-    def read(self, name: str, start: int, stop: int) -> Buffer:
-        """Rows ``[start, stop)`` of a tensor, row-major; views that are not contiguous are gathered."""
-        ref = self.tensors[name]
-        storage = self.storages[ref.storage.key]
-        spec = ref.spec
-        if ref.contiguous:
-            first = ref.offset * spec.dtype.itemsize + start * spec.row_nbytes
-            return read_extent(self.path, storage.start + first, (stop - start) * spec.row_nbytes)
-        return gather_rows(
-            lambda first, nbytes: read_extent(self.path, storage.start + first, nbytes),
-            spec,
-            ref.offset,
-            ref.strides,
-            start,
-            stop,
-        )
 
-    def start_of(self, name: str) -> int | None:
-        """The tensor's first byte in the file, where it lies in it as one run."""
-        ref = self.tensors[name]
-        if not ref.contiguous:
-            return None
-        return self.storages[ref.storage.key].start + ref.offset * ref.spec.dtype.itemsize
-
-    def crc32(self, name: str) -> int | None:
-        """The CRC-32 of the tensor's bytes, where it is the whole of its storage and the file records one."""
-        ref = self.tensors[name]
-        return self.storages[ref.storage.key].crc32 if ref.whole else None
-
-    def layout(self) -> Layout:
-        """The file's own layout, for an output that follows it: ties and exactly tiled storages are kept.
-
-        From a storage that its tensors do not tile (gaps, overlaps, transposes) each tensor gets a run of its own, as it
-        would after ``load_state_dict`` and ``torch.save``.
-        """
-        sharing: dict[str, list[TensorRef]] = {}
-        for ref in self.tensors.values():
-            sharing.setdefault(ref.storage.key, []).append(ref)
-        tiled = {key for key, group in sharing.items() if tiles(group)}
-        runs: dict[str, int] = {}
-        whole: list[Run] = []
-        items: list[Item] = []
-        seen: dict[int, int] = {}
-        for index, (name, ref) in enumerate(self.tensors.items()):
-            shared = ref.storage.key in tiled
-            key = ref.storage.key if shared else f"own {index}"
-            if key not in runs:
-                runs[key] = len(whole)
-                whole.append(run_of(ref) if shared else Run(ref.spec))
-            same_as = seen.get(id(ref)) if shared else None
-            items.append(Item(name, ref.spec, runs[key], ref.offset if shared else 0, same_as))
-            seen.setdefault(id(ref), index)
-        return Layout(tuple(items), tuple(whole))
+def lay_out(refs: Mapping[str, TensorRef]) -> Layout:
+    """How the tensors lie in the file; see ``TorchFile.layout``."""
+    sharing: dict[str, list[TensorRef]] = {}
+    for ref in refs.values():
+        sharing.setdefault(ref.storage.key, []).append(ref)
+    tiled = {key for key, group in sharing.items() if tiles(group)}
+    runs: dict[str, int] = {}
+    whole: list[Run] = []
+    items: list[Item] = []
+    seen: dict[int, int] = {}
+    for index, (name, ref) in enumerate(refs.items()):
+        shared = ref.storage.key in tiled
+        key = ref.storage.key if shared else f"own {index}"
+        if key not in runs:
+            runs[key] = len(whole)
+            whole.append(run_of(ref) if shared else Run(ref.spec))
+        same_as = seen.get(id(ref)) if shared else None
+        items.append(Item(name, ref.spec, runs[key], ref.offset if shared else 0, same_as))
+        seen.setdefault(id(ref), index)
+    return Layout(tuple(items), tuple(whole))
 
 
 def tiles(refs: list[TensorRef]) -> bool:
@@ -129,33 +163,6 @@ def run_of(ref: TensorRef) -> Run:
     """The run that is the whole of a tensor's storage."""
     dtype = ref.spec.dtype
     return Run(ref.spec if ref.whole else TensorSpec(dtype, (ref.storage.nbytes // dtype.itemsize,)))
-
-
-def torch_file(path: Path, profile: str, root: str, value: Any, storages: Mapping[str, Storage]) -> TorchFile:
-    """Build the source from what the pickle held and where the storages are.
-
-    Raises:
-        FormatError: A storage is missing or has another size than the pickle says.
-    """
-    tensors = named_tensors(value, path)
-    for name, ref in tensors.items():
-        storage = storages.get(ref.storage.key)
-        if storage is None:
-            raise FormatError(path, f"{name}: its data, storage {ref.storage.key}, is not in the file")
-        if storage.nbytes != ref.storage.nbytes:
-            wanted = ref.storage.nbytes
-            raise FormatError(path, f"{name}: storage {ref.storage.key} has {storage.nbytes} bytes, wanted {wanted}")
-    flat = isinstance(value, PickledDict) and all(isinstance(one, TensorRef) for one in value.values())
-    return TorchFile(
-        path,
-        MappingProxyType({name: ref.spec for name, ref in tensors.items()}),
-        profile,
-        root,
-        value.kind if flat else "other",
-        metadata(value) if flat else None,
-        MappingProxyType(tensors),
-        MappingProxyType(dict(storages)),
-    )
 
 
 def metadata(value: PickledDict) -> Metadata | None:

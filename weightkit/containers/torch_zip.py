@@ -14,48 +14,49 @@ Source: torch-golden (files of torch 1.6 to 2.15), sections 1, 2 and 10.
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
+from weightkit.containers.format import Format
 from weightkit.containers.pickle_reader import read_pickle
 from weightkit.containers.torch_file import Storage, TorchFile, torch_file
 from weightkit.containers.zip_index import Record, read_index
-from weightkit.core.buffers import read_extent
+from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError
 
-__all__ = ["open_file"]
+__all__ = ["MAGIC", "open_file"]
 
+MAGIC = b"PK\3\4"
 MAX_PICKLE = 64 << 20
 ADDRESS_DIGITS = 9
 """Storage keys of this many digits are memory addresses (torch 1.6 to 1.8); counters never get so long."""
 
 
-def open_file(path: Path) -> TorchFile:
+def open_file(blob: Blob, format: Format) -> TorchFile:
     """Index a torch zip file: reads its directory and its pickle, nothing else.
 
     Raises:
         FormatError: It is damaged, is no checkpoint of tensors, or its pickle wants something to be run.
     """
-    records = read_index(path)
+    records = read_index(blob)
     pickles = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise FormatError(path, f"is a zip file with {len(pickles)} data.pkl in it: not a checkpoint of torch")
+        raise FormatError(blob.name, f"is a zip file with {len(pickles)} data.pkl in it: not a checkpoint of torch")
     root = pickles[0].removesuffix("/data.pkl")
     if f"{root}/constants.pkl" in records:
-        raise FormatError(path, "is a TorchScript program, not a checkpoint; save its state_dict() with torch.save")
+        raise FormatError(blob.name, "is a TorchScript program, not a checkpoint; save its state_dict() with torch.save")
     order = records.get(f"{root}/byteorder")
-    if order and bytes(read_extent(path, order.start, min(order.nbytes, 16))) != b"little":
-        raise FormatError(path, "was saved on a big-endian machine; load and save it with torch on a common one")
+    if order and bytes(blob.read(order.start, order.start + min(order.nbytes, 16))) != b"little":
+        raise FormatError(blob.name, "was saved on a big-endian machine; load and save it with torch on a common one")
     pickled = records[pickles[0]]
     if pickled.nbytes > MAX_PICKLE:
-        raise FormatError(path, f"its pickle has {pickled.nbytes} bytes; more than {MAX_PICKLE} are not read")
-    value = read_pickle(io.BytesIO(read_extent(path, pickled.start, pickled.nbytes)), path)
+        raise FormatError(blob.name, f"its pickle has {pickled.nbytes} bytes; more than {MAX_PICKLE} are not read")
+    value = read_pickle(io.BytesIO(blob.read(pickled.start, pickled.start + pickled.nbytes)), blob.name)
     prefix = f"{root}/data/"
     storages = {
         name.removeprefix(prefix): Storage(record.start, record.nbytes, record.crc32 or None)
         for name, record in records.items()
         if name.startswith(prefix)
     }
-    return torch_file(path, profile_of(root, records), root, value, storages)
+    return torch_file(blob, format, profile_of(root, records), root, value, storages)
 
 
 def profile_of(root: str, records: dict[str, Record]) -> str:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from isal.isal_zlib import crc32
 
 from weightkit.containers.layout import Layout
-from weightkit.containers.pickle_writer import encode_state_dict
+from weightkit.containers.pickle_writer import Metadata, encode_state_dict
 from weightkit.containers.serialization_id import combine, hash_names
-from weightkit.containers.torch_file import Metadata
 from weightkit.core.buffers import Buffer
 
 __all__ = ["PROFILES", "TorchZip", "profile_for_version", "root_for"]
@@ -188,6 +187,11 @@ class TorchZip:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(f"profile {self.profile} cannot be written; known: {', '.join(PROFILES)}")
+
+    @property
+    def written_by(self) -> str:
+        """The first release of torch that writes so."""
+        return f"torch {self.profile.removeprefix('zip-')}"
 
     def order(self, layout: Layout) -> Sequence[int]:
         """Records sorted by the text of their keys (0, 1, 10, 11, 2); in the order of the keys from 2.7 on."""

@@ -10,20 +10,26 @@ Source: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3; torch's departures from i
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
-from weightkit.core.buffers import read_extent
+from weightkit.containers.seekable import seekable
+from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError
 
 __all__ = ["Record", "read_index"]
 
 MAX_DIRECTORY = 64 << 20
+HEAD_NBYTES = 1 << 12
+"""Read at once where the head of a record is wanted."""
+
 END = struct.Struct("<4s4H2LH")
 END64 = struct.Struct("<4sQ2H2L4Q")
 LOCATOR = struct.Struct("<4sLQL")
 ENTRY = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
+TAIL_NBYTES = END.size + 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,77 +42,82 @@ class Record:
     crc32: int
 
 
-def read_index(path: Path) -> dict[str, Record]:
+def read_index(blob: Blob) -> dict[str, Record]:
     """The records of a zip file by name, in the order of its directory.
+
+    Reads the file's end, and a little at the head of each record; small records that are neighbours share a read.
 
     Raises:
         FormatError: It is cut short, damaged, compressed or encrypted.
     """
-    size = path.stat().st_size
-    count, length, start = find_directory(path, size)
-    if length > MAX_DIRECTORY or start + length > size:
-        raise FormatError(path, f"its zip directory of {length} bytes does not lie in the file of {size}", start)
-    directory = bytes(read_extent(path, start, length))
+    first = max(0, blob.nbytes - TAIL_NBYTES)
+    tail = bytes(blob.read(first, blob.nbytes))
+
+    def read(start: int, stop: int) -> bytes:
+        return tail[start - first : stop - first] if start >= first else bytes(blob.read(start, stop))
+
+    count, length, start = find_directory(blob, tail, read)
+    if length > MAX_DIRECTORY or start + length > blob.nbytes:
+        raise FormatError(blob.name, f"its zip directory of {length} bytes does not lie in the file of {blob.nbytes}", start)
+    directory, heads = read(start, start + length), seekable(blob, HEAD_NBYTES)
     records: dict[str, Record] = {}
     position = 0
     for _ in range(count):
-        record, position = read_entry(path, directory, position, start)
+        record, position = read_entry(blob.name, heads, directory, position, start)
         if record.name in records:
-            raise FormatError(path, f"holds two records named {record.name!r}")
+            raise FormatError(blob.name, f"holds two records named {record.name!r}")
         records[record.name] = record
-    check_disjoint(path, list(records.values()), start)
+    check_disjoint(blob.name, list(records.values()), start)
     return records
 
 
-def find_directory(path: Path, size: int) -> tuple[int, int, int]:
+def find_directory(blob: Blob, tail: bytes, read: Callable[[int, int], bytes]) -> tuple[int, int, int]:
     """Number of entries, length and offset of the central directory."""
-    tail_nbytes = min(size, END.size + 0xFFFF)
-    tail = bytes(read_extent(path, size - tail_nbytes, tail_nbytes))
     at = tail.rfind(b"PK\5\6")
     if at < 0 or at + END.size > len(tail):
-        raise FormatError(path, "has no zip directory at its end: it is cut short; download it again")
+        raise FormatError(blob.name, "has no zip directory at its end: it is cut short; download it again")
     _, _, _, _, count, length, start, _ = END.unpack_from(tail, at)
     locator = at - LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\6\7":
         end64 = LOCATOR.unpack_from(tail, locator)[2]
-        if end64 + END64.size > size:
-            raise FormatError(path, "its zip64 end record lies outside the file: it is cut short or damaged")
-        fields = END64.unpack(bytes(read_extent(path, end64, END64.size)))
+        if end64 + END64.size > blob.nbytes:
+            raise FormatError(blob.name, "its zip64 end record lies outside the file: it is cut short or damaged")
+        fields = END64.unpack(read(end64, end64 + END64.size))
         if fields[0] != b"PK\6\6":
-            raise FormatError(path, "its zip64 end record is damaged", end64)
+            raise FormatError(blob.name, "its zip64 end record is damaged", end64)
         count, length, start = fields[7], fields[8], fields[9]
     if count * ENTRY.size > length:
-        raise FormatError(path, f"its zip directory of {length} bytes cannot hold {count} records")
+        raise FormatError(blob.name, f"its zip directory of {length} bytes cannot hold {count} records")
     return count, length, start
 
 
-def read_entry(path: Path, directory: bytes, position: int, directory_start: int) -> tuple[Record, int]:
+def read_entry(file_name: str, heads: BinaryIO, directory: bytes, position: int, directory_start: int) -> tuple[Record, int]:
     """One entry of the central directory, and the position after it."""
     where = directory_start + position
     try:
         entry = ENTRY.unpack_from(directory, position)
     except struct.error as error:
-        raise FormatError(path, "its zip directory ends in the middle of an entry", where) from error
+        raise FormatError(file_name, "its zip directory ends in the middle of an entry", where) from error
     signature, _, _, flags, method, _, _, crc, packed, nbytes, *lengths, _, _, offset = entry
     name_nbytes, extra_nbytes, comment_nbytes = lengths[:3]
     if signature != b"PK\1\2":
-        raise FormatError(path, "its zip directory is damaged", where)
+        raise FormatError(file_name, "its zip directory is damaged", where)
     position += ENTRY.size
     try:
         name = directory[position : position + name_nbytes].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(path, "a record's name is not UTF-8", where) from error
+        raise FormatError(file_name, "a record's name is not UTF-8", where) from error
     extra = directory[position + name_nbytes : position + name_nbytes + extra_nbytes]
     nbytes, packed, offset = widen(extra, nbytes, packed, offset)
     if method or flags & 1 or packed != nbytes:
-        raise FormatError(path, f"record {name!r} is compressed or encrypted; torch stores its records plain", where)
+        raise FormatError(file_name, f"record {name!r} is compressed or encrypted; torch stores its records plain", where)
     if offset + LOCAL.size + nbytes > directory_start:
-        raise FormatError(path, f"record {name!r} does not lie in the file", where)
-    local = bytes(read_extent(path, offset, LOCAL.size))
-    signature, *_, local_name_nbytes, local_extra_nbytes = LOCAL.unpack(local)
+        raise FormatError(file_name, f"record {name!r} does not lie in the file", where)
+    heads.seek(offset)
+    signature, *_, local_name_nbytes, local_extra_nbytes = LOCAL.unpack(heads.read(LOCAL.size))
     start = offset + LOCAL.size + local_name_nbytes + local_extra_nbytes
     if signature != b"PK\3\4" or start + nbytes > directory_start:
-        raise FormatError(path, f"record {name!r} has no sound header", offset)
+        raise FormatError(file_name, f"record {name!r} has no sound header", offset)
     return Record(name, start, nbytes, crc), position + name_nbytes + extra_nbytes + comment_nbytes
 
 
@@ -123,12 +134,12 @@ def widen(extra: bytes, nbytes: int, packed: int, offset: int) -> tuple[int, int
     return nbytes, packed, offset
 
 
-def check_disjoint(path: Path, records: list[Record], limit: int) -> None:
+def check_disjoint(file_name: str, records: list[Record], limit: int) -> None:
     """Refuse a zip whose payloads overlap (a sound one never does; a zip bomb does)."""
     end = 0
     for record in sorted(records, key=lambda record: (record.start, record.nbytes)):
         if record.start < end:
-            raise FormatError(path, f"record {record.name!r} overlaps another", record.start)
+            raise FormatError(file_name, f"record {record.name!r} overlaps another", record.start)
         end = record.start + record.nbytes
     if end > limit:
-        raise FormatError(path, "a record reaches into the zip directory", end)
+        raise FormatError(file_name, "a record reaches into the zip directory", end)

@@ -25,12 +25,12 @@ class FormatError(WeightkitError):
     """A file is not what it claims to be.
 
     Attributes:
-        path: The file.
+        path: The file; of an input that is no local file, its name.
         problem: What was found and what was wanted.
         offset: Where in the file, in bytes, if one place is to blame.
     """
 
-    def __init__(self, path: Path, problem: str, offset: int | None = None) -> None:
+    def __init__(self, path: Path | str, problem: str, offset: int | None = None) -> None:
         super().__init__(path, problem, offset)
         self.path, self.problem, self.offset = path, problem, offset
 

@@ -1,83 +1,65 @@
-"""Tensors named, typed and shaped but not loaded; what a source of tensors and an operation on them are.
+"""Tensors named, typed and shaped but not loaded: nested expressions, and what an operation in one is.
 
-A lazy tensor is a nested expression: ``Stored`` leaves, which stand for a tensor in a file, and ``Derived`` nodes, which
-apply an ``Op``. It is frozen and picklable, and knows its dtype and shape. ``weightkit.core.compute`` turns it into bytes.
+``Stored`` leaves stand for a tensor in a file, ``Derived`` nodes apply an ``Op``. All are frozen values that pickle: equal
+expressions are the same bytes by construction. ``core.passes`` turns them into bytes. No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from weightkit.core.buffers import Buffer
+from weightkit.core.needs import Needs
 from weightkit.core.spec import TensorSpec
+from weightkit.core.stored import Read, Stored
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Derived", "LazyTensor", "Op", "Rows", "Stored", "TensorSource", "derive", "reader"]
-
-Rows = Callable[[int, int], "torch.Tensor"]
-"""Rows ``[start, stop)`` of a tensor, as a matrix (stop - start, width).
-
-Asked for in ascending, adjoining ranges, each once; from row 0 on, unless only some rows are wanted. So an operation may
-keep what it needs of the rows that went by (a running mean), and a reader may check a file's CRC on the way. The caller
-must not write to the result.
-"""
+__all__ = ["Derived", "LazyTensor", "Op", "Read", "Rows", "Stored", "derive", "leaves", "needs", "walk"]
 
 
-class TensorSource(Protocol):
-    """One file as an index of tensors: cheap to hold, safe to share, fit to be pickled to a worker."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One input of an operation that has begun: what its bytes mean, and how to get at them.
 
-    @property
-    def path(self) -> Path:
-        """The file."""
+    Attributes:
+        spec: Dtype and shape.
+        read: Bytes of rows ``[start, stop)``; see ``Read``.
+    """
 
-    @property
-    def specs(self) -> Mapping[str, TensorSpec]:
-        """Name -> dtype and shape, in the file's own order."""
-
-    def read(self, name: str, start: int, stop: int) -> Buffer:
-        """Rows ``[start, stop)`` of a tensor, row-major, little-endian; reads just those bytes."""
-
-    def crc32(self, name: str) -> int | None:
-        """The CRC-32 that the file records for the tensor's bytes; None where it records none for just these."""
+    spec: TensorSpec
+    read: Read
 
 
 class Op(Protocol):
-    """An operation on tensors. It works on paper first; both methods name the inputs as the operation calls them."""
+    """An operation on tensors: a frozen value. It works on paper first; methods name the inputs as the operation calls them."""
+
+    @property
+    def torch(self) -> bool:
+        """Whether ``begin`` imports torch."""
 
     @property
     def infer(self) -> Callable[..., TensorSpec]:
         """``infer(*specs)``: dtype and shape of the result; ``ValueError`` where the inputs do not fit."""
 
     @property
-    def begin(self) -> Callable[..., Rows]:
-        """``begin(*inputs)``: start one pass over the inputs' rows; the answer gives the result's, in ascending order."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """A tensor as it stands in a file."""
-
-    source: TensorSource
-    name: str
+    def begin(self) -> Callable[..., Read]:
+        """``begin(*inputs: Rows)``: start one pass over the inputs' rows; the answer gives the result's, ascending."""
 
     @property
-    def spec(self) -> TensorSpec:
-        """Dtype and shape, from the file's header."""
-        return self.source.specs[self.name]
+    def held_nbytes(self) -> Callable[..., int]:
+        """``held_nbytes(*specs)``: memory held during a pass beside the blocks, one of which each node may keep."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Derived:
-    """The result of an operation on other lazy tensors. Equal only to itself: one object, one computation."""
+    """The result of an operation on other lazy tensors."""
 
     op: Op
     inputs: tuple[LazyTensor, ...]
     spec: TensorSpec
+
+    def __repr__(self) -> str:
+        return f"<{type(self.op).__name__} of {len(self.inputs)}: {self.spec}>"
 
 
 LazyTensor = Stored | Derived
@@ -92,10 +74,37 @@ def derive(op: Op, *inputs: LazyTensor) -> Derived:
     return Derived(op, inputs, op.infer(*(one.spec for one in inputs)))
 
 
-def reader(tensor: LazyTensor) -> Callable[[int, int], Buffer]:
-    """One pass over a tensor's rows as bytes, in ascending order; torch is needed only where it is computed."""
-    if isinstance(tensor, Stored):
-        return lambda start, stop: tensor.source.read(tensor.name, start, stop)
-    from weightkit.core.compute import open_bytes
+def walk(tensors: Iterable[LazyTensor]) -> Iterator[LazyTensor]:
+    """Every node of some expressions once, an input before what is made of it."""
+    seen: set[LazyTensor] = set()
 
-    return open_bytes(tensor)
+    def visit(tensor: LazyTensor) -> Iterator[LazyTensor]:
+        if tensor in seen:
+            return
+        seen.add(tensor)
+        if isinstance(tensor, Derived):
+            for one in tensor.inputs:
+                yield from visit(one)
+        yield tensor
+
+    for tensor in tensors:
+        yield from visit(tensor)
+
+
+def leaves(tensors: Iterable[LazyTensor]) -> list[Stored]:
+    """The tensors in files that some expressions are made of, each once."""
+    return [one for one in walk(tensors) if isinstance(one, Stored)]
+
+
+def needs(tensors: Iterable[LazyTensor]) -> Needs:
+    """What one pass over some expressions at once takes; a tensor used twice is read once."""
+    nodes = list(walk(tensors))
+    blobs = dict.fromkeys(one.blob for one in nodes if isinstance(one, Stored))
+    derived = [one for one in nodes if isinstance(one, Derived)]
+    return Needs(
+        tuple(blobs),
+        sum(one.spec.nbytes for one in nodes if isinstance(one, Stored)),
+        sum(one.op.held_nbytes(*(each.spec for each in one.inputs)) for one in derived),
+        max((one.spec.row_nbytes for one in nodes if one.spec.numel), default=0),
+        any(one.op.torch for one in derived),
+    )

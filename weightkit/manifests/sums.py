@@ -19,14 +19,15 @@ from pathlib import Path, PurePosixPath
 from weightkit.core.digest import ALGORITHMS, Digest
 from weightkit.core.errors import FormatError
 
-__all__ = ["BY_LENGTH", "Entry", "encode", "inside", "parse", "parse_line"]
+__all__ = ["BY_LENGTH", "Entry", "encode", "escaped", "inside", "parse", "parse_line", "unescaped"]
 
 LINE = re.compile(r"([0-9A-Fa-f]+)[ \t](?:[ *])?(.+)", re.DOTALL)
 TAGGED = re.compile(r"(MD5|SHA1|SHA256|SHA512|BLAKE2b|BLAKE3) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
 BY_LENGTH = {length: name for name, length in reversed(ALGORITHMS.items()) if name not in ("blake3", "gitsha1")}
 NAMED = {"b2sum": "blake2b", "blake2": "blake2b", "b3sum": "blake3", "blake3": "blake3"}
 """In the name of a list -> the algorithm of digests that are as long as SHA-512's or SHA-256's."""
-ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+BACK = {written: plain for plain, written in ESCAPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ def parse(text: str, origin: Path) -> list[Entry]:
 
 def parse_line(line: str, by_length: Mapping[int, str] = BY_LENGTH) -> Entry:
     """One line of a list; ``ValueError`` where it is none. ``by_length`` says which algorithm has digests of a length."""
-    escaped = line.startswith("\\")
-    body = line[1:] if escaped else line
+    marked = line.startswith("\\")
+    body = line[1:] if marked else line
     if match := TAGGED.fullmatch(body):
         algorithm, name, digits = match[1].lower(), match[2], match[3].lower()
     elif match := LINE.fullmatch(body):
@@ -86,8 +87,8 @@ def parse_line(line: str, by_length: Mapping[int, str] = BY_LENGTH) -> Entry:
         algorithm = by_length[len(digits)]
     else:
         raise ValueError(f"{line[:60]!r} is no line of a list of digests")
-    if escaped:
-        name = re.sub(r"\\[\\nr]", lambda found: ESCAPES[found[0]], name)
+    if marked:
+        name = unescaped(name)
     digest = Digest(algorithm, digits)
     if digest.of_nothing:
         raise ValueError(f"the digest of {name} is that of an empty file: whoever made the list hashed nothing")
@@ -102,10 +103,20 @@ def inside(name: str) -> str:
     return str(path)
 
 
+def escaped(name: str) -> str:
+    """A name on one line: a backslash, line feed or carriage return in it is written as two characters."""
+    return re.sub(r"[\\\n\r]", lambda match: ESCAPES[match[0]], name)
+
+
+def unescaped(text: str) -> str:
+    """Undo ``escaped``."""
+    return re.sub(r"\\[\\nr]", lambda match: BACK[match[0]], text)
+
+
 def encode(entries: Iterable[Entry]) -> bytes:
     """A list as ``sha256sum`` writes it, sorted by path; all of one algorithm."""
     lines = []
     for entry in sorted(entries, key=lambda entry: entry.path):
-        name = entry.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        name = escaped(entry.path)
         lines.append(f"{chr(92) if name != entry.path else ''}{entry.digest.hex}  {name}\n")
     return "".join(lines).encode()

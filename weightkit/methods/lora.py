@@ -1,29 +1,38 @@
-"""What LoRA adapters make of a model's tensors, one after another. Used by ``merge`` and by ``recover --lora``."""
+"""LoRA adapters merged into a model's tensors: by ``merge``, and by ``recover --lora`` into what a difference gave.
+
+Each adapter is a payload of its own: several are merged one after another. A tensor that an adapter holds whole takes the
+place of the model's, cast to its dtype, before anything is added to it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Any
 
+from weightkit.blobs import known
 from weightkit.checkpoints import vocabulary
-from weightkit.checkpoints.flavour import values
-from weightkit.checkpoints.huggingface import Checkpoint
-from weightkit.checkpoints.peft import Adapter, Factors, in_base
-from weightkit.checkpoints.vocabulary import Vocabulary
-from weightkit.containers.memory import InMemory
+from weightkit.checkpoints.flavour import flavour, values
+from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.model import Model
+from weightkit.checkpoints.peft import Adapter, Factors, in_base, is_adapter, open_adapter
+from weightkit.core.blob import Folder
 from weightkit.core.dtypes import FLOAT32, DType
 from weightkit.core.errors import PlanError
 from weightkit.core.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
+from weightkit.methods import Evidence
+from weightkit.methods.base import bfloat16_notes, opened
 from weightkit.methods.pairing import Rules
+from weightkit.methods.placing import misplaced, of_another_size
 from weightkit.ops.add import Cast
-from weightkit.ops.lora import DEFAULT_ROUNDING, MergeLora, Rounding, Sums, Transpose, rounding_named
-from weightkit.ops.move import JoinColumns, JoinRows, TakeColumns, TakeRows
-from weightkit.run.plan import OutputFile, Plan
+from weightkit.ops.lora import DEFAULT_ROUNDING, MergeLora, Rounding, rounding_named
+from weightkit.ops.move import JoinColumns, JoinRows, TakeColumns, TakeRows, Transpose
+from weightkit.ops.product import Sums
+from weightkit.run.plan import Plan
 
-__all__ = ["Arithmetic", "Merged", "apply_adapters", "how_summed", "merged_already"]
+__all__ = ["METHOD", "Arithmetic", "Lora", "Options", "merged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,62 +51,93 @@ class Arithmetic:
         return f"rounding {self.rounding}, sums {self.sums}"
 
 
-@dataclass(slots=True)
-class Merged:
-    """A model's tensors after some adapters.
+@dataclass(frozen=True, slots=True)
+class Options(Arithmetic):
+    """What may be said of an adapter.
 
     Attributes:
-        tensors: Name -> the tensor, in the order of the model's.
-        steps: What each adapter does, one line each.
-        notes: What the user should know.
-        tokenizer: Whose tokenizer goes along: the last adapter's that has one; None for the model's own.
-        pad_token: Number of that tokenizer's token that pads, if it names one.
+        dtype: What the model's floats are cast to first; None for as they are.
+        allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
+        adapters: All adapters of the run, in their order: where one is in the wrong place, another may be in its.
     """
 
-    tensors: dict[str, LazyTensor]
-    steps: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    tokenizer: Checkpoint | None = None
-    pad_token: int | None = None
+    dtype: DType | None = None
+    allow_tuned_base: bool = False
+    adapters: tuple[Folder, ...] = ()
 
 
-def apply_adapters(
-    tensors: Mapping[str, LazyTensor], adapters: Sequence[Adapter], how: Arithmetic, *, dtype: DType | None = None
-) -> Merged:
-    """Add adapters to a model's tensors, in the order given.
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The method."""
 
-    A tensor that an adapter holds whole takes the place of the model's, cast to its dtype, before anything is added to it.
+    name: str = "lora"
+    role: str = "--lora"
+    settles: bool = False
+    options: type[Options] = Options
+
+    def recognise(self, payload: Folder) -> Evidence | None:
+        """An adapter is called so by its config."""
+        return Evidence("a LoRA adapter", "it has an adapter_config.json") if is_adapter(payload) else None
+
+    def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
+        """The model with one adapter merged."""
+        first = not base.steps
+        base = opened(base)
+        after = [open_adapter(one, self.role) for one in options.adapters[options.adapters.index(payload) + 1 :]]
+        adapter = open_adapter(payload, self.role)
+        how = Arithmetic(options.rounding, options.sums)
+        result = merged(cast_floats(base, options.dtype) if first else base, adapter, how, after)
+        if first and not options.allow_tuned_base:
+            check_base(base, [adapter, *after])
+        if first:
+            result = replace(result, notes=(*result.notes, *(bfloat16_notes(base.follows) if base.follows else ())))
+        return result
+
+    def make(self, base: Model, tuned: Model, options: Options, form: Form) -> Plan:
+        """Refused: a LoRA is trained, not computed from two models."""
+        raise PlanError("a LoRA is trained; make-diff makes additive and exact differences")
+
+
+def cast_floats(model: Model, dtype: DType | None) -> Model:
+    """The model with its floats in a dtype; ``inv_freq`` is never narrowed."""
+    if dtype is None or model.tensors is None:
+        return model
+    rules = Rules(dtype)
+    return replace(model, tensors={name: rules.cast(name, tensor) for name, tensor in model.tensors.items()})
+
+
+def merged(model: Model, adapter: Adapter, how: Arithmetic, after: Sequence[Adapter] = ()) -> Model:
+    """A model with one adapter merged into its tensors.
 
     Args:
-        tensors: The model's, under its own names.
-        adapters: In the order in which they are to be merged.
+        model: With tensors.
+        adapter: What is merged.
         how: Roundings and order of sums.
-        dtype: What the model's floats are cast to first; None for as they are. ``inv_freq`` is never narrowed.
+        after: Adapters that are merged after it, for messages.
 
     Raises:
-        PlanError: An adapter does not fit the model, or comes in the wrong place; every misfit is in it.
+        PlanError: The adapter does not fit the model, or comes in the wrong place; every misfit is in it.
         ValueError: The rounding is not known.
     """
     rounding = rounding_named(how.rounding)
-    rules = Rules(dtype)
-    merged = Merged({name: rules.cast(name, tensor) for name, tensor in tensors.items()})
-    steps = {name: tensor.spec.dtype for name, tensor in merged.tensors.items()}
-    for number, adapter in enumerate(adapters):
-        refuse(adapter, of_another_size(merged.tensors, adapter))
-        known = vocabulary.read(adapter.folder)
-        refuse(adapter, misplaced(merged.tensors, adapter, known, adapters[number + 1 :]))
-        refuse(adapter, apply_one(merged, adapter, rounding, how.sums, steps))
-        merged.notes += adapter.notes
-        if known is not None:
-            merged.tokenizer, merged.pad_token = adapter.folder, known.pad_number
-    for name, tensor in merged.tensors.items():
-        if tensor.spec.dtype == steps[name]:
-            continue
-        if isinstance(tensor, Derived) and isinstance(tensor.op, MergeLora):  # its sum is rounded at once
-            merged.tensors[name] = derive(replace(tensor.op, dtype=steps[name]), *tensor.inputs)
-        else:
-            merged.tensors[name] = derive(Cast(steps[name]), tensor)
-    return merged
+    tensors = dict(model.tensors or {})
+    refuse(adapter, of_another_size(tensors, adapter))
+    tokenizer = vocabulary.read(adapter.folder)
+    refuse(adapter, misplaced(tensors, adapter, tokenizer, after))
+    problems: list[str] = []
+    put_whole(tensors, adapter, problems)
+    step = add_factors(tensors, adapter, rounding, how.sums, problems)
+    refuse(adapter, problems)
+    said = str(how)
+    result = replace(
+        model,
+        tensors=tensors,
+        steps=(*(one for one in model.steps if one != said), step, said),
+        notes=(*model.notes, *adapter.notes),
+    )
+    if tokenizer is not None:
+        result = replace(result, tokenizers=adapter.folder, pad_token=tokenizer.pad_number)
+    return result
 
 
 def refuse(adapter: Adapter, problems: Sequence[str]) -> None:
@@ -107,12 +147,11 @@ def refuse(adapter: Adapter, problems: Sequence[str]) -> None:
         PlanError: It has.
     """
     if problems:
-        raise PlanError(f"{adapter.path} does not fit:", problems)
+        raise PlanError(f"{adapter.name} does not fit:", problems)
 
 
-def apply_one(merged: Merged, adapter: Adapter, rounding: Rounding, sums: Sums, steps: Mapping[str, DType]) -> list[str]:
-    """Apply one adapter; what does not fit."""
-    tensors, problems = merged.tensors, []
+def put_whole(tensors: dict[str, LazyTensor], adapter: Adapter, problems: list[str]) -> None:
+    """Put the tensors that an adapter holds whole in the place of the model's."""
     for own, tensor in adapter.whole.items():
         name = in_base(own, tensors)
         if name is None:
@@ -120,7 +159,12 @@ def apply_one(merged: Merged, adapter: Adapter, rounding: Rounding, sums: Sums, 
         elif tensor.spec.shape[1:] != tensors[name].spec.shape[1:] or not fits_rows(name, tensors[name], tensor):
             problems.append(f"{name}: {list(tensor.spec.shape)} cannot replace the base's {list(tensors[name].spec.shape)}")
         else:
-            tensors[name] = tensor if tensor.spec.dtype == steps[name] else derive(Cast(steps[name]), tensor)
+            step = tensors[name].spec.dtype
+            tensors[name] = tensor if tensor.spec.dtype == step else derive(Cast(step), tensor)
+
+
+def add_factors(tensors: dict[str, LazyTensor], adapter: Adapter, rounding: Rounding, sums: Sums, problems: list[str]) -> str:
+    """Add an adapter's products to the model's weights; what it did, in a line."""
     modules: list[str] = []
     scales: set[tuple[int, float]] = set()
     for module, factors in adapter.factors.items():
@@ -128,15 +172,13 @@ def apply_one(merged: Merged, adapter: Adapter, rounding: Rounding, sums: Sums, 
         if name is None:
             problems.append(f"{module}: matches nothing in the base")
             continue
-        dtype = FLOAT32 if rounding.once else steps[name]
         try:
-            tensors[name] = merge_one(tensors[name], factors, adapter.config.enabled, rounding, sums, steps[name], dtype)
+            tensors[name] = merge_one(tensors[name], factors, adapter.config.enabled, rounding, sums)
         except ValueError as error:
             problems.append(f"{name}: {error}")
         modules.append(module.rpartition(".")[2])
         scales.add((factors.rank, factors.scale))
-    merged.steps.append(described(adapter, modules, scales))
-    return problems
+    return described(adapter, modules, scales)
 
 
 def fits_rows(name: str, base: LazyTensor, tensor: LazyTensor) -> bool:
@@ -145,16 +187,18 @@ def fits_rows(name: str, base: LazyTensor, tensor: LazyTensor) -> bool:
     return have == new or (llama.is_vocabulary(name) and new >= have)
 
 
-def merge_one(
-    weight: LazyTensor,
-    factors: Factors,
-    enabled: Sequence[bool],
-    rounding: Rounding,
-    sums: Sums,
-    step: DType,
-    dtype: DType,
-) -> LazyTensor:
-    """One weight with one LoRA.
+def unrounded(tensor: LazyTensor) -> LazyTensor:
+    """A weight that was merged with one rounding at the end, without that rounding: the next adapter is added in float32."""
+    if isinstance(tensor, Derived):
+        if isinstance(tensor.op, MergeLora) and tensor.op.rounding.once:
+            return derive(replace(tensor.op, dtype=FLOAT32), *tensor.inputs)
+        if isinstance(tensor.op, JoinRows | JoinColumns):
+            return derive(tensor.op, *(unrounded(one) for one in tensor.inputs))
+    return tensor
+
+
+def merge_one(weight: LazyTensor, factors: Factors, enabled: Sequence[bool], rounding: Rounding, sums: Sums) -> LazyTensor:
+    """One weight with one LoRA, in the weight's dtype.
 
     Raises:
         ValueError: They do not fit.
@@ -162,13 +206,16 @@ def merge_one(
     if len(weight.spec.shape) != 2:
         raise ValueError(f"the base has {list(weight.spec.shape)}, which is no matrix")
 
+    step = weight.spec.dtype
     resolved = rounding.of(step, embedding=factors.embedding)
+    if rounding.once:
+        weight = unrounded(weight)
 
     def merge(part: LazyTensor, down: LazyTensor, up: LazyTensor) -> LazyTensor:
         if factors.transposed:
             down, up = (derive(Transpose(one.spec.shape[0]), one) for one in (up, down))
         rows, width = part.spec.shape
-        op = MergeLora((rows, width), down.spec.shape[0], factors.scale, resolved, step, dtype, sums)
+        op = MergeLora((rows, width), down.spec.shape[0], factors.scale, resolved, step, step, sums)
         return derive(op, part, down, up)
 
     if not enabled:
@@ -197,7 +244,7 @@ def merge_one(
 def zeros(shape: tuple[int, int]) -> Stored:
     """A small matrix of zeros."""
     spec = TensorSpec(FLOAT32, shape)
-    return Stored(InMemory(Path("(zeros)"), {"zeros": spec}, {"zeros": bytes(spec.nbytes)}), "zeros")
+    return known("zeros", spec, bytes(spec.nbytes))
 
 
 def described(adapter: Adapter, modules: Sequence[str], scales: set[tuple[int, float]]) -> str:
@@ -207,79 +254,28 @@ def described(adapter: Adapter, modules: Sequence[str], scales: set[tuple[int, f
     rows = {tensor.spec.shape[0] for name, tensor in adapter.whole.items() if llama.is_vocabulary(name)}
     whole = f"{len(adapter.whole)} tensors whole" + (f" ({max(rows)} tokens)" if rows else "")
     lora = f"{len(modules)} weights ({kinds}), {numbers}" if modules else "no LoRA"
-    return f"{adapter.path}: {lora}" + (f"; {whole}" if adapter.whole else "")
+    return f"{adapter.name}: {lora}" + (f"; {whole}" if adapter.whole else "")
 
 
-def of_another_size(tensors: Mapping[str, LazyTensor], adapter: Adapter) -> list[str]:
-    """Why an adapter belongs to a model of another width."""
-    width, wanted = width_of(tensors), adapter_width(adapter)
-    if width and wanted and width != wanted:
-        return [
-            f"it was trained on a model {named_width(wanted)}, and the base is {named_width(width)}: adapters of one size do "
-            "not fit another; take the adapter made for this base"
-        ]
-    return []
+def check_base(base: Model, adapters: Sequence[Adapter]) -> None:
+    """Refuse a base that is a diff, or has one of the adapters in it already.
 
-
-def misplaced(
-    tensors: Mapping[str, LazyTensor], adapter: Adapter, known: Vocabulary | None, later: Sequence[Adapter]
-) -> list[str]:
-    """Why an adapter, with the tokenizer that it brings, belongs elsewhere in the order."""
-    rows = rows_of(tensors)
-    own = adapter_rows(adapter)
-    tokens = known.size if known else None
-    if own and rows and own < rows:
-        return [
-            f"it has {own} tokens, the model before it {rows}: adapters grow a vocabulary; the order is another, or the base"
-        ]
-    have = own or rows
-    if tokens and have and tokens > have:
-        for other in later:
-            if (there := adapter_rows(other)) and there == tokens:
-                return [f"its tokenizer has {tokens} tokens, as {other.path} has, which comes after it: name that one first"]
-        return [
-            f"its tokenizer has {tokens} tokens, and there are rows for {have}: "
-            + (
-                "the tokenizer is another release's; fetch the adapter's own"
-                if own
-                else "name the adapter that adds them first"
-            )
-        ]
-    if tokens and own and tokens < own and (own % 8 or own - tokens >= 64):
-        return [f"its tokenizer has {tokens} tokens, its embedding {own}: the tokenizer is another release's; fetch its own"]
-    return []
-
-
-def width_of(tensors: Mapping[str, LazyTensor]) -> int | None:
-    """Width of a model, told from its vocabulary tensors."""
-    shapes = (tensor.spec.shape for name, tensor in tensors.items() if llama.is_vocabulary(name))
-    return next((shape[1] for shape in shapes if len(shape) == 2), None)
-
-
-def adapter_width(adapter: Adapter) -> int | None:
-    """Width of the model that an adapter was trained on, where its q_proj or embeddings tell it."""
-    for name, tensor in adapter.whole.items():
-        if llama.is_vocabulary(name) and len(tensor.spec.shape) == 2:
-            return tensor.spec.shape[1]
-    for module, factors in adapter.factors.items():
-        if module.endswith(("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")):
-            return factors.down.spec.shape[1]
-    return None
-
-
-def named_width(width: int) -> str:
-    """A model's width, with the LLaMA it belongs to."""
-    return f"{width} wide" + (f" ({llama.SIZES[width]})" if width in llama.SIZES else "")
-
-
-def rows_of(tensors: Mapping[str, LazyTensor]) -> int | None:
-    """Tokens that a model has rows for."""
-    return max((tensor.spec.shape[0] for name, tensor in tensors.items() if llama.is_vocabulary(name)), default=None)
-
-
-def adapter_rows(adapter: Adapter) -> int | None:
-    """Tokens that an adapter has whole rows for; None where it has none."""
-    return rows_of(adapter.whole)
+    Raises:
+        PlanError: It is or has.
+    """
+    found = flavour(base.follows) if base.follows else None
+    if found and found.is_diff:
+        raise PlanError(
+            f"{base.role} {base.source.name} is a diff, not a model: only {found.positive:.0%} of its norm weights are "
+            "positive; recover the model first, or do both at once with weightkit recover --raw BASE --diff DIFF --lora LORA "
+            "(--allow-tuned-base if it is a model)"
+        )
+    reason = merged_already(base.tensors or {}, adapters)
+    if reason:
+        raise PlanError(
+            f"{base.role} {base.source.name} is merged already: {reason}; name the original, or say --allow-tuned-base if it "
+            "is not so"
+        )
 
 
 def merged_already(tensors: Mapping[str, LazyTensor], adapters: Sequence[Adapter]) -> str:
@@ -291,44 +287,8 @@ def merged_already(tensors: Mapping[str, LazyTensor], adapters: Sequence[Adapter
                 continue
             here, there = values(tensors[name], 4096), values(tensor, 4096)
             if here is not None and there is not None and here.any() and bool((here == there).all()):
-                return f"its {name} is that of {adapter.path}"
+                return f"its {name} is that of {adapter.name}"
     return ""
 
 
-def how_summed(plan: Plan) -> str:
-    """How the products of a plan were computed on this machine, and what that cost; empty where there were none.
-
-    To be asked after the run, which has tried the ways by then.
-    """
-    from weightkit.core.compute import one_thread
-    from weightkit.ops.product import method_for
-
-    found: dict[tuple[Sums, int, int], None] = {}
-
-    def visit(tensor: LazyTensor) -> None:
-        if isinstance(tensor, Derived):
-            if isinstance(tensor.op, MergeLora):
-                found[tensor.op.sums, tensor.op.rank, tensor.op.shape[1]] = None
-            for one in tensor.inputs:
-                visit(one)
-
-    for file in plan.files:
-        for run in file.tensors if isinstance(file, OutputFile) else ():
-            for tensor in run:
-                visit(tensor)
-    times: dict[tuple[Sums, str], float] = {}
-    with one_thread():
-        for sums, rank, width in found:
-            method = method_for(sums, rank, width)
-            times[sums, method.name] = max(times.get((sums, method.name), 0.0), method.times)
-    return "; ".join(f"sums {sums}: {said(sums, name, cost)}" for (sums, name), cost in times.items())
-
-
-def said(sums: Sums, method: str, times: float) -> str:
-    """What a method is, for people."""
-    if sums == "blas":
-        return "as this machine's BLAS takes them; other machines may give other bits"
-    if method == "blas":
-        return "by the installed BLAS in blocks of 64 rows, whose bits were checked on these shapes"
-    way = "torch, term by term" if method == "addcmul" else "portable arithmetic"
-    return f"{way}, up to {times:.0f} times as long as this machine's BLAS, which has another order"
+METHOD: Any = Lora()

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Literal
 
-from weightkit.checkpoints import Checkpoint
-from weightkit.containers.memory import InMemory
+from weightkit.blobs import known
+from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
-from weightkit.core.lazy import LazyTensor, Stored, derive
+from weightkit.core.lazy import LazyTensor, derive
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.ops.add import Cast
@@ -190,8 +189,7 @@ def computed_frequencies(base: Checkpoint, name: str, spec: TensorSpec, rules: R
     if note not in pairs.notes:
         pairs.notes.append(note)
     values = llama.inv_freq(spec.shape[0], float(theta))
-    source = InMemory(Path("(computed)"), {name: TensorSpec(FLOAT32, spec.shape)}, {name: values.tobytes()})
-    exact = Stored(source, name)
+    exact = known(name, TensorSpec(FLOAT32, spec.shape), values.tobytes())
     return derive(Cast(FLOAT16), exact) if rules.inv_freq == "float16" else exact
 
 

@@ -7,14 +7,14 @@ from typing import cast
 
 from weightkit import catalog
 from weightkit.catalog import UNKNOWN, Recipe, Release
-from weightkit.checkpoints.layouts import Order
-from weightkit.checkpoints.output import Form
+from weightkit.checkpoints.form import Form, Order
 from weightkit.core.dtypes import BY_NAME
 from weightkit.core.errors import PlanError
 from weightkit.families.converters import converter_named
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import NewRows, Rules
-from weightkit.ops.lora import SUMS, Sums, rounding_named
+from weightkit.ops.lora import rounding_named
+from weightkit.ops.product import SUMS, Sums
 
 __all__ = ["Filled", "filled", "recipe_for"]
 

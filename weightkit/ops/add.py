@@ -12,82 +12,71 @@ both loaded in one dtype; FastChat's ``apply_delta`` and ``make_delta`` likewise
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import ClassVar, Literal
 
+from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import DType
-from weightkit.core.lazy import Rows
+from weightkit.core.lazy import Read, Rows
 from weightkit.core.spec import TensorSpec
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Add", "Cast", "Subtract"]
 
 
-def common(dtype: DType, *inputs: TensorSpec) -> TensorSpec:
-    """The result of an elementwise operation in ``dtype``.
-
-    Raises:
-        ValueError: Shapes differ, or a type has no such arithmetic.
-    """
-    shapes = {spec.shape for spec in inputs}
-    if len(shapes) != 1:
-        raise ValueError("shapes differ: " + " and ".join(str(list(spec.shape)) for spec in inputs))
-    for spec in inputs:
-        if spec.dtype != dtype and not spec.dtype.kind == dtype.kind == "float":
-            raise ValueError(f"{spec.dtype} is not turned into {dtype}")
-    if dtype.kind not in ("float", "int") or (dtype.itemsize == 1 and dtype.kind == "float"):
-        raise ValueError(f"{dtype} has no addition; if it is no difference, say --whole with its name")
-    return TensorSpec(dtype, inputs[0].shape)
-
-
 @dataclass(frozen=True, slots=True)
 class Add:
-    """``diff + base``, both cast to ``dtype`` first. Shapes: equal -> the same."""
+    """``other + base``, both cast to ``dtype`` first. Shapes: equal -> the same.
+
+    Attributes:
+        dtype: Of the casts and of the result.
+        sign: -1 for ``other - base``.
+    """
+
+    torch: ClassVar[bool] = True
 
     dtype: DType
+    sign: Literal[1, -1] = 1
 
-    def infer(self, base: TensorSpec, diff: TensorSpec) -> TensorSpec:
-        """Dtype and shape of the sum; ``ValueError`` where it makes none."""
-        return common(self.dtype, base, diff)
+    def infer(self, base: TensorSpec, other: TensorSpec) -> TensorSpec:
+        """Dtype and shape of the result; ``ValueError`` where shapes differ, or a type has no such arithmetic."""
+        if base.shape != other.shape:
+            raise ValueError(f"shapes differ: {list(base.shape)} and {list(other.shape)}")
+        for spec in (base, other):
+            if spec.dtype != self.dtype and not spec.dtype.kind == self.dtype.kind == "float":
+                raise ValueError(f"{spec.dtype} is not turned into {self.dtype}")
+        if self.dtype.kind not in ("float", "int") or (self.dtype.itemsize == 1 and self.dtype.kind == "float"):
+            raise ValueError(f"{self.dtype} has no addition; if it is no difference, say --whole with its name")
+        return TensorSpec(self.dtype, base.shape)
 
-    def begin(self, base: Rows, diff: Rows) -> Rows:
+    def begin(self, base: Rows, other: Rows) -> Read:
         """One pass over both."""
-        from weightkit.core.compute import torch_dtype
+        import torch
+
+        from weightkit.core.compute import as_buffer, matrix, torch_dtype
 
         dtype = torch_dtype(self.dtype)
+        combined = torch.add if self.sign == 1 else torch.sub
 
-        def rows(start: int, stop: int) -> torch.Tensor:
-            return diff(start, stop).to(dtype) + base(start, stop).to(dtype)
+        def read(start: int, stop: int) -> Buffer:
+            left = matrix(other, start, stop).to(dtype)
+            return as_buffer(combined(left, matrix(base, start, stop).to(dtype)))
 
-        return rows
+        return read
+
+    def held_nbytes(self, base: TensorSpec, other: TensorSpec) -> int:
+        """Nothing: a cast takes the place of its input's block."""
+        return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Subtract:
-    """``tuned - base``, both cast to ``dtype`` first. Shapes: equal -> the same."""
-
-    dtype: DType
-
-    def infer(self, base: TensorSpec, tuned: TensorSpec) -> TensorSpec:
-        """Dtype and shape of the difference; ``ValueError`` where it makes none."""
-        return common(self.dtype, base, tuned)
-
-    def begin(self, base: Rows, tuned: Rows) -> Rows:
-        """One pass over both."""
-        from weightkit.core.compute import torch_dtype
-
-        dtype = torch_dtype(self.dtype)
-
-        def rows(start: int, stop: int) -> torch.Tensor:
-            return tuned(start, stop).to(dtype) - base(start, stop).to(dtype)
-
-        return rows
+Subtract = partial(Add, sign=-1)
+"""``Subtract(dtype)`` of base and tuned is ``tuned - base``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
     """The tensor in another float type, rounded to nearest even. Shapes: any -> the same. Bit-exact."""
+
+    torch: ClassVar[bool] = True
 
     dtype: DType
 
@@ -97,9 +86,13 @@ class Cast:
             raise ValueError(f"{tensor.dtype} is not turned into {self.dtype}")
         return TensorSpec(self.dtype, tensor.shape)
 
-    def begin(self, tensor: Rows) -> Rows:
+    def begin(self, tensor: Rows) -> Read:
         """One pass over the tensor."""
-        from weightkit.core.compute import torch_dtype
+        from weightkit.core.compute import as_buffer, matrix, torch_dtype
 
         dtype = torch_dtype(self.dtype)
-        return lambda start, stop: tensor(start, stop).to(dtype)
+        return lambda start, stop: as_buffer(matrix(tensor, start, stop).to(dtype))
+
+    def held_nbytes(self, tensor: TensorSpec) -> int:
+        """Nothing."""
+        return 0

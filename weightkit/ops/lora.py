@@ -12,37 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import BFLOAT16, FLOAT32, DType
-from weightkit.core.lazy import Rows
+from weightkit.core.lazy import Read, Rows
 from weightkit.core.spec import TensorSpec
+from weightkit.ops.product import BLOCK_ROWS, Kernel, Sums, kernel_for, scratch_nbytes
 
 if TYPE_CHECKING:
     import torch
 
-    from weightkit.ops.product import Method
-
-__all__ = [
-    "BLOCK_ROWS",
-    "DEFAULT_ROUNDING",
-    "ROUNDINGS",
-    "SUMS",
-    "DropLastAxis",
-    "MergeLora",
-    "Rounding",
-    "Sums",
-    "Transpose",
-    "rounding_named",
-]
-
-Sums = Literal["fma", "mul-add", "blas"]
-SUMS: tuple[Sums, ...] = get_args(Sums)
-"""Orders in which the sums of a product may be taken; see ``ops/product.py``."""
-
-BLOCK_ROWS = 64
-"""Rows of a block of the product. MKL's bits stay the same in blocks of a multiple of 64 rows; an odd tail or a single row
-would change them, so the last block is filled up with zeros. Source: peer-numerics, section 6 (measured)."""
+__all__ = ["DEFAULT_ROUNDING", "ROUNDINGS", "MergeLora", "Rounding", "rounding_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +113,8 @@ class MergeLora:
         sums: Order of the product's sums.
     """
 
+    torch: ClassVar[bool] = True
+
     shape: tuple[int, int]
     rank: int
     scale: float
@@ -139,11 +122,6 @@ class MergeLora:
     step: DType
     dtype: DType
     sums: Sums = "fma"
-
-    @property
-    def held_nbytes(self) -> int:
-        """Memory held during a pass: ``down`` and as much for a cast of it, a few float32 blocks."""
-        return FLOAT32.itemsize * self.shape[1] * (2 * self.rank + 4 * BLOCK_ROWS)
 
     def infer(self, weight: TensorSpec, down: TensorSpec, up: TensorSpec) -> TensorSpec:
         """Dtype and shape of the merged weight; ``ValueError`` where the three do not fit."""
@@ -155,26 +133,25 @@ class MergeLora:
                 raise ValueError(f"{spec.dtype} weights are not merged: float32, float16 and bfloat16 are")
         return TensorSpec(self.dtype, weight.shape)
 
-    def begin(self, weight: Rows, down: Rows, up: Rows) -> Rows:
+    def begin(self, weight: Rows, down: Rows, up: Rows) -> Read:
         """One pass over weight and ``up``, in step; ``down`` is read whole first."""
         import torch
 
-        from weightkit.core.compute import torch_dtype
-        from weightkit.ops.product import method_for
+        from weightkit.core.compute import as_buffer, matrix, torch_dtype
 
         step, dtype = torch_dtype(self.step), torch_dtype(self.dtype)
         update: Product | None = None
-
-        wide = torch.empty(BLOCK_ROWS, self.shape[1])
+        wide = torch.empty(0)
         rounded = self.rounding.product or self.rounding.delta
         at_once = self.rounding.scale == "product" and not rounded and abs(math.frexp(self.scale)[0]) == 0.5
 
-        def rows(start: int, stop: int) -> torch.Tensor:
-            nonlocal update
+        def read(start: int, stop: int) -> Buffer:
+            nonlocal update, wide
             if update is None:
-                method = method_for(self.sums, self.rank, self.shape[1])
-                update = Product(self, method, self.prepared(down(0, self.rank), "down", step), up, start, step)
-            before = weight(start, stop)
+                kernel = kernel_for(self.sums, self.rank, self.shape[1])
+                update = Product(self, kernel, prepared(self, matrix(down, 0, self.rank), "down", step), up, step)
+                wide = torch.empty(BLOCK_ROWS, self.shape[1])
+            before = matrix(weight, start, stop)
             after = torch.empty(before.shape, dtype=dtype)
             done = 0
             for delta in update.rows(start, stop):
@@ -190,14 +167,20 @@ class MergeLora:
                 wide[:count].add_(delta.float(), alpha=self.scale if at_once else 1)
                 after[done : done + count] = wide[:count]
                 done += count
-            return after
+            return as_buffer(after)
 
-        return rows
+        return read
 
-    def prepared(self, matrix: torch.Tensor, role: Literal["up", "down"], step: torch.dtype) -> torch.Tensor:
-        """One of the adapter's matrices as it goes into the product, in float32: rounded and scaled where the tool did."""
-        matrix = matrix.to(step) if self.rounding.adapter else matrix
-        return (matrix * self.scale if self.rounding.scale == role else matrix).float()
+    def held_nbytes(self, weight: TensorSpec, down: TensorSpec, up: TensorSpec) -> int:
+        """``down``, as much for a cast of it, four float32 blocks (product, sum, roundings), what the kernel needs."""
+        width = self.shape[1]
+        return FLOAT32.itemsize * width * (2 * self.rank + 4 * BLOCK_ROWS) + scratch_nbytes(self.rank, width)
+
+
+def prepared(op: MergeLora, matrix: torch.Tensor, role: Literal["up", "down"], step: torch.dtype) -> torch.Tensor:
+    """One of the adapter's matrices as it goes into the product, in float32: rounded and scaled where the tool did."""
+    matrix = matrix.to(step) if op.rounding.adapter else matrix
+    return (matrix * op.scale if op.rounding.scale == role else matrix).float()
 
 
 class Product:
@@ -206,80 +189,33 @@ class Product:
     Every pass holds one block, small enough for a processor's cache, and writes the next over it.
     """
 
-    def __init__(self, op: MergeLora, method: Method, down: torch.Tensor, up: Rows, start: int, step: torch.dtype) -> None:
+    def __init__(self, op: MergeLora, kernel: Kernel, down: torch.Tensor, up: Rows, step: torch.dtype) -> None:
         import torch
 
-        self.op, self.method, self.down, self.up, self.step = op, method, down, up, step
+        self.op, self.kernel, self.down, self.up, self.step = op, kernel, down, up, step
         self.block = torch.empty(BLOCK_ROWS, op.shape[1])
-        self.first = start - start % BLOCK_ROWS - BLOCK_ROWS
-        """The row that the block begins with; that of the one before, until there is one."""
+        self.first = self.given = -1
+        """The row that the block begins with, once there is one; the row up to which it is a caller's."""
 
     def rows(self, start: int, stop: int) -> Iterator[torch.Tensor]:
         """Rows ``[start, stop)``, a few at a time; float32, each the caller's own until it asks for the next."""
         while start < stop:
-            if start >= self.first + BLOCK_ROWS:
-                self.compute()
-            end = min(stop, self.first + BLOCK_ROWS)
-            yield self.block[start - self.first : end - self.first]
-            start = end
+            first = start - start % BLOCK_ROWS
+            if self.first != first or start < self.given:
+                self.compute(first)
+            self.given = min(stop, first + BLOCK_ROWS)
+            yield self.block[start - first : self.given - first]
+            start = self.given
 
-    def compute(self) -> None:
-        """Compute the next block; below the last row of the product it holds zeros."""
+    def compute(self, first: int) -> None:
+        """Compute the block that begins with this row; below the last row of the product it holds zeros."""
         import torch
 
-        self.first += BLOCK_ROWS
-        stop = min(self.first + BLOCK_ROWS, self.op.shape[0])
-        up = self.op.prepared(self.up(self.first, stop), "up", self.step)
+        from weightkit.core.compute import matrix
+
+        stop = min(first + BLOCK_ROWS, self.op.shape[0])
+        up = prepared(self.op, matrix(self.up, first, stop), "up", self.step)
         if len(up) < BLOCK_ROWS:
             up = torch.cat([up, torch.zeros(BLOCK_ROWS - len(up), self.op.rank)])
-        self.method.multiply(up, self.down, self.block)
-
-
-@dataclass(frozen=True, slots=True)
-class Transpose:
-    """A small matrix with rows and columns exchanged; held whole. Shapes: (n, m) -> (m, n). Bit-exact: values are moved.
-
-    Attributes:
-        rows: Of the matrix as it is.
-    """
-
-    rows: int
-
-    def infer(self, matrix: TensorSpec) -> TensorSpec:
-        """Dtype and shape of the other way round."""
-        if len(matrix.shape) != 2 or matrix.shape[0] != self.rows:
-            raise ValueError(f"{matrix} is no matrix of {self.rows} rows")
-        return TensorSpec(matrix.dtype, (matrix.shape[1], matrix.shape[0]))
-
-    def begin(self, matrix: Rows) -> Rows:
-        """One pass; the matrix is read with the first rows."""
-        whole: torch.Tensor | None = None
-
-        def rows(start: int, stop: int) -> torch.Tensor:
-            nonlocal whole
-            if whole is None:
-                whole = matrix(0, self.rows).t().contiguous()
-            return whole[start:stop]
-
-        return rows
-
-
-@dataclass(frozen=True, slots=True)
-class DropLastAxis:
-    """The weight of a convolution over one place as the matrix it is. Shapes: (n, width, 1) -> (n, width). Bit-exact.
-
-    Attributes:
-        width: Columns of the matrix; its rows are as many rows of the tensor.
-    """
-
-    width: int
-
-    def infer(self, tensor: TensorSpec) -> TensorSpec:
-        """Dtype and shape without the last axis."""
-        if tensor.shape[1:] != (self.width, 1):
-            raise ValueError(f"{tensor} is no weight of a convolution over one place, {self.width} wide")
-        return TensorSpec(tensor.dtype, tensor.shape[:2])
-
-    def begin(self, tensor: Rows) -> Rows:
-        """One pass."""
-        return lambda start, stop: tensor(start * self.width, stop * self.width).view(stop - start, self.width)
+        self.kernel.multiply(up, self.down, self.block)
+        self.first = first

@@ -22,18 +22,26 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from weightkit.ops.lora import BLOCK_ROWS, Sums
+    Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+    """``multiply(up, down, out)``: float32, (64, rank), (rank, width), (64, width)."""
 
-__all__ = ["Method", "exact_fma", "exact_mul_add", "method_for"]
+__all__ = ["BLOCK_ROWS", "SUMS", "Kernel", "Sums", "exact_fma", "exact_mul_add", "kernel_for", "scratch_nbytes"]
+
+Sums = Literal["fma", "mul-add", "blas"]
+SUMS: tuple[Sums, ...] = get_args(Sums)
+"""Orders in which the sums of a product may be taken."""
+
+BLOCK_ROWS = 64
+"""Rows of a block of the product. MKL's bits stay the same in blocks of a multiple of 64 rows; an odd tail or a single row
+would change them, so the last block is filled up with zeros. Source: peer-numerics, section 6 (measured)."""
 
 COLUMNS = 512
 """Columns that the portable ways take at a time: their scratch space then stays in a processor's cache."""
-
-Multiply = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""``multiply(up, down, out)``: float32, (64, rank), (rank, width), (64, width)."""
 
 TIE_MASK, TIE = 0x1FFFFFFF, 0x10000000
 """The bits of a float64 that a float32 has no room for, and what they are half way between two float32."""
@@ -42,7 +50,7 @@ SMALLEST_NORMAL = 2.0**-126
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class Kernel:
     """A way to compute the product, and how it compares.
 
     Attributes:
@@ -65,6 +73,8 @@ class Method:
 
 def blas(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
     """Whatever the installed BLAS does."""
+    import torch
+
     torch.mm(up, down, out=out)
 
 
@@ -79,6 +89,8 @@ def addcmul(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
 
 def exact_mul_add(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
     """``mul-add`` by construction: two operations, each rounded once."""
+    import torch
+
     scratch = torch.empty(out.shape[0], min(COLUMNS, out.shape[1]))
     for first in range(0, out.shape[1], COLUMNS):
         part, columns = out[:, first : first + COLUMNS], down[:, first : first + COLUMNS]
@@ -98,9 +110,11 @@ def exact_fma(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
     the second rounding right. Source: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms
     using rounding to odd", 2008.
     """
-    wide_up, wide_down = up.double(), down.double()
+    import torch
+
+    wide_up = up.double()
     for first in range(0, out.shape[1], COLUMNS):
-        part, columns = out[:, first : first + COLUMNS], wide_down[:, first : first + COLUMNS]
+        part, columns = out[:, first : first + COLUMNS], down[:, first : first + COLUMNS].double()
         part.zero_()
         total = torch.zeros(part.shape, dtype=torch.float64)
         sums = torch.empty_like(total)
@@ -119,6 +133,8 @@ def exact_fma(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
 
 def to_odd(left: torch.Tensor, right: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
     """``left + right``, given rounded to nearest, rounded to odd instead; float64, (n,)."""
+    import torch
+
     back = total - left
     error = (left - (total - back)) + (right - back)  # exact: Knuth's two-sum
     bits = total.view(torch.int64)
@@ -130,33 +146,44 @@ PORTABLE: dict[Sums, Multiply] = {"fma": exact_fma, "mul-add": exact_mul_add}
 QUICKER: dict[str, Multiply] = {"blas": blas, "addcmul": addcmul}
 
 
-def method_for(sums: Sums, rank: int, width: int) -> Method:
+def kernel_for(sums: Sums, rank: int, width: int) -> Kernel:
     """The quickest way found to give this order's bits on this machine, for one shape of block.
 
     A BLAS with another number of threads cuts a product at other places, so it counts as another.
     """
+    import torch
+
     return tried(sums, rank, width, torch.get_num_threads())
 
 
+def scratch_nbytes(rank: int, width: int) -> int:
+    """What a kernel holds at most beside its arguments: in float64, columns of ``down``, the next, eight blocks of them."""
+    return 8 * min(COLUMNS, width) * (2 * rank + 8 * BLOCK_ROWS)
+
+
 @functools.cache
-def tried(sums: Sums, rank: int, width: int, threads: int) -> Method:
-    """What ``method_for`` finds, once: it depends on the shape and the machine alone, and trying takes a while."""
+def tried(sums: Sums, rank: int, width: int, threads: int) -> Kernel:
+    """What ``kernel_for`` finds, once: it depends on the shape and the machine alone, and trying takes a while."""
+    import torch
+
     up, down = trial(rank, width)
     timed(blas, up, down)  # the first call of all sets a BLAS up
-    blas_seconds, _ = timed(blas, up, down)
+    blas_seconds = timed(blas, up, down)[0]
     if sums == "blas":
-        return Method("blas", blas, blas_seconds, blas_seconds)
+        return Kernel("blas", blas, blas_seconds, blas_seconds)
     seconds, wanted = timed(PORTABLE[sums], up, down)
-    slow = Method("portable", PORTABLE[sums], seconds, blas_seconds)
+    slow = Kernel("portable", PORTABLE[sums], seconds, blas_seconds)
     for name, multiply in QUICKER.items():
         seconds, found = timed(multiply, up, down)
         if torch.equal(found.view(torch.int32), wanted.view(torch.int32)) and seconds < slow.seconds:
-            return Method(name, multiply, seconds, blas_seconds)
+            return Kernel(name, multiply, seconds, blas_seconds)
     return slow
 
 
 def trial(rank: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two matrices on which any other order or rounding shows: full mantissas, zeros of both signs, subnormal sums."""
+    import torch
+
     generator = torch.Generator().manual_seed(rank * 1_000_003 + width)
     up = torch.randn(BLOCK_ROWS, rank, generator=generator)
     down = torch.randn(rank, width, generator=generator)
@@ -167,6 +194,8 @@ def trial(rank: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def timed(multiply: Multiply, up: torch.Tensor, down: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Seconds, and the product."""
+    import torch
+
     out = torch.empty(up.shape[0], down.shape[1])
     start = time.perf_counter()
     multiply(up, down, out)

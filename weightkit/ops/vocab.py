@@ -7,10 +7,11 @@ of zeros); peer-numerics, section 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from weightkit.core.dtypes import DType
-from weightkit.core.lazy import Rows
+from weightkit.core.buffers import Buffer
+from weightkit.core.dtypes import FLOAT32, DType
+from weightkit.core.lazy import Read, Rows
 from weightkit.core.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["Fill", "GrowRows"]
 
 Fill = Literal["mean", "zero"]
+
+PIECE_NBYTES = 2 << 20
+"""How much of a block is in float32 at a time, to go into a mean: a usual block of 16 bits."""
+
+
+def step_of(rows: int) -> int:
+    """Sums that an accumulator of ``RunningMean`` takes; at the same time rows in a lowest sum."""
+    return 1 << max(4, (rows - 1).bit_length() // 4)
+
+
+def piece_of(rows: int, width: int) -> int:
+    """Rows that go into a mean at a time: whole steps."""
+    step = step_of(rows)
+    return step * max(1, PIECE_NBYTES // max(1, step * width * FLOAT32.itemsize))
 
 
 class RunningMean:
@@ -36,7 +51,7 @@ class RunningMean:
         import torch
 
         self.rows = rows
-        self.step = 1 << max(4, (rows - 1).bit_length() // 4)
+        self.step = step_of(rows)
         self.levels = [torch.zeros(width) for _ in range(4)]
         self.groups = 0
         self.pending = torch.zeros(0, width)
@@ -92,6 +107,8 @@ class GrowRows:
         dtype: What everything is cast to.
     """
 
+    torch: ClassVar[bool] = True
+
     old: int
     new: int
     fill: Fill
@@ -105,29 +122,38 @@ class GrowRows:
             raise ValueError(f"{tensor.dtype} has no mean")
         return TensorSpec(self.dtype, (self.new, tensor.shape[1]))
 
-    def begin(self, tensor: Rows) -> Rows:
-        """One pass over the tensor; the mean is gathered from the rows as they go by."""
+    def begin(self, tensor: Rows) -> Read:
+        """One pass over the tensor; the mean is gathered from the rows as they go by, and from those that were skipped."""
         import torch
 
-        from weightkit.core.compute import torch_dtype
+        from weightkit.core.compute import as_buffer, matrix, torch_dtype
 
-        dtype = torch_dtype(self.dtype)
-        mean: RunningMean | None = None
-        width = 0
+        dtype, width = torch_dtype(self.dtype), tensor.spec.width
+        mean = RunningMean(self.old, width) if self.fill == "mean" else None
+        most = piece_of(self.old, width)
+        seen = 0
 
-        def rows(start: int, stop: int) -> torch.Tensor:
-            nonlocal mean, width
-            parts = []
-            if start < self.old:
-                block = tensor(start, min(stop, self.old)).to(dtype)
-                width = block.shape[1]
-                if self.fill == "mean":
-                    mean = mean or RunningMean(self.old, width)
-                    mean.update(block.float())
-                parts.append(block)
+        def take(start: int, stop: int) -> torch.Tensor:
+            nonlocal seen
+            block = matrix(tensor, start, stop).to(dtype)
+            if mean is not None:
+                for low in range(max(start, seen), stop, most):
+                    mean.update(block[low - start : low - start + most].float())
+            seen = max(seen, stop)
+            return block
+
+        def read(start: int, stop: int) -> Buffer:
+            while mean and seen < min(start, self.old):
+                take(seen, min(seen + most, start, self.old))
+            parts = [take(start, min(stop, self.old))] if start < self.old else []
             if stop > self.old:
                 row = mean.value() if mean else torch.zeros(width)
                 parts.append(row.to(dtype).expand(stop - max(start, self.old), -1))
-            return torch.cat(parts)
+            return as_buffer(parts[0] if len(parts) == 1 else torch.cat(parts))
 
-        return rows
+        return read
+
+    def held_nbytes(self, tensor: TensorSpec) -> int:
+        """The mean's four levels, a step of rows that wait, and a piece in float32, twice while it is put behind those."""
+        step, piece = step_of(self.old), piece_of(self.old, tensor.width)
+        return FLOAT32.itemsize * tensor.width * (4 + 3 * step + 3 * piece) if self.fill == "mean" else 0

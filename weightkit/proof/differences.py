@@ -1,4 +1,4 @@
-"""Two checkpoints, tensor by tensor: which differ, in how many elements, by how much, and where. Bounded memory.
+"""Two models, tensor by tensor: which differ, in how many elements, by how much, and where. Bounded memory.
 
 A difference of floats is counted in ULPs: how many numbers of the type lie between the two (zeros of both signs count as
 neighbours), so 1 is a last bit that was rounded the other way.
@@ -6,22 +6,23 @@ neighbours), so 1 is a last bit that was rounded the other way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from weightkit.checkpoints import Checkpoint
 from weightkit.core.buffers import Buffer
 from weightkit.core.events import BytesWritten, Notify, ignore
-from weightkit.core.lazy import LazyTensor, derive, reader
+from weightkit.core.lazy import LazyTensor, derive
+from weightkit.core.passes import BLOCK_NBYTES, blocks, open_reads, reading
 from weightkit.core.spec import TensorSpec
 from weightkit.ops.move import PairRows
+from weightkit.proof.unchecked import unchecked
 from weightkit.streams.planes import SIGNED, UNSIGNED, in_order
 
-__all__ = ["Comparison", "TensorDifference", "compare", "compare_tensors", "same_bytes"]
+__all__ = ["Comparison", "TensorDifference", "compare", "paired_otherwise", "same_bytes"]
 
-BLOCK_BYTES = 1 << 20
+Tensors = Mapping[str, LazyTensor]
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class TensorDifference:
 
 @dataclass(slots=True)
 class Comparison:
-    """Two checkpoints.
+    """Two models.
 
     Attributes:
         here: Names that only the first has.
@@ -74,15 +75,14 @@ class Comparison:
         return [one for one in self.tensors if not one.same]
 
 
-def compare(one: Checkpoint, other: Checkpoint, notify: Notify = ignore) -> Comparison:
+def compare(one: Tensors, other: Tensors, notify: Notify = ignore) -> Comparison:
     """Compare all tensors; each is read once."""
-    found = Comparison(
-        [name for name in one.tensors if name not in other.tensors], [name for name in other.tensors if name not in one.tensors]
-    )
-    for name, tensor in one.tensors.items():
-        if name in other.tensors:
-            found.tensors.append(compare_tensors(name, tensor, other.tensors[name]))
-            notify(BytesWritten(name, tensor.spec.nbytes))
+    found = Comparison([name for name in one if name not in other], [name for name in other if name not in one])
+    both = [(name, tensor, other[name]) for name, tensor in one.items() if name in other]
+    with reading([side for _, *sides in both for side in sides]):
+        for name, left, right in both:
+            found.tensors.append(compare_tensors(name, left, right))
+            notify(BytesWritten(name, left.spec.nbytes))
     return found
 
 
@@ -91,9 +91,9 @@ def compare_tensors(name: str, one: LazyTensor, other: LazyTensor) -> TensorDiff
     found = TensorDifference(name, one.spec, other.spec)
     if one.spec.dtype != other.spec.dtype or one.spec.shape[1:] != other.spec.shape[1:]:
         return found
-    left, right = reader(one), reader(other)
+    left, right = open_reads([unchecked(one), unchecked(other)])
     shorter = min(one.spec, other.spec, key=lambda spec: spec.rows)
-    for start, stop in shorter.blocks(BLOCK_BYTES):
+    for start, stop in shorter.blocks(BLOCK_NBYTES):
         tally(found, start * shorter.row_nbytes, left(start, stop), right(start, stop))
     return found
 
@@ -128,8 +128,8 @@ def same_bytes(one: LazyTensor, other: LazyTensor) -> bool:
     """Whether two tensors are the same; stops at the first block that differs."""
     if one.spec != other.spec:
         return False
-    left, right = reader(one), reader(other)
-    return all(bytes(left(start, stop)) == bytes(right(start, stop)) for start, stop in one.spec.blocks(BLOCK_BYTES))
+    with reading([one, other]):
+        return all(bytes(left) == bytes(right) for left, right in blocks([unchecked(one), unchecked(other)]))
 
 
 def paired_otherwise(one: LazyTensor, other: LazyTensor, head: int) -> bool:

@@ -7,21 +7,23 @@ profile with the arithmetic asked for, then every arithmetic; the first that giv
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from weightkit.checkpoints.output import identity
-from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, root_for
+from weightkit.containers import formats
+from weightkit.containers.layout import Encoding
 from weightkit.core.digest import Digest, Hasher
 from weightkit.core.events import BytesWritten, Notify, ignore
+from weightkit.core.lazy import LazyTensor
 from weightkit.methods.lora import Arithmetic
-from weightkit.ops.lora import ROUNDINGS, SUMS
+from weightkit.ops.lora import ROUNDINGS
+from weightkit.ops.product import SUMS
 from weightkit.run.plan import OutputFile, Plan, in_step
 
 __all__ = ["Candidate", "digests", "seek_digest"]
 
-BLOCK_BYTES = 1 << 18
+BLOCK_NBYTES = 1 << 18
 AT_ONCE = 12
 """Files computed in step: more take more memory, fewer more passes over the inputs."""
 
@@ -32,17 +34,16 @@ class Candidate:
 
     Attributes:
         how: The arithmetic.
-        profile: The torch profile; empty for a container that has none.
         file: What would be written.
+        alone: Whether there is no other way to write its format.
     """
 
     how: Arithmetic
-    profile: str
     file: OutputFile
+    alone: bool
 
     def __str__(self) -> str:
-        torch = f", written as torch {self.profile.removeprefix('zip-')} does" if self.profile else ""
-        return f"{self.how}{torch}"
+        return str(self.how) if self.alone else f"{self.how}, written as {self.file.encoding.written_by} does"
 
 
 def seek_digest(plan: Plan, asked: Arithmetic, planned: Callable[[Arithmetic], Plan], notify: Notify = ignore) -> Plan:
@@ -54,8 +55,7 @@ def seek_digest(plan: Plan, asked: Arithmetic, planned: Callable[[Arithmetic], P
         planned: Makes the plan anew for another arithmetic.
         notify: Told how many bytes were computed.
     """
-    known = [file for file in plan.files if file.expect]
-    file = min(known, key=lambda one: one.nbytes, default=None)
+    file = min((one for one in tensor_files(plan) if one.expect), key=lambda one: one.nbytes, default=None)
     if file is None:
         return replace(plan, notes=(*plan.notes, "--seek: no digest is known of a file of weights; nothing was sought"))
     wanted = file.expect[0]
@@ -64,22 +64,18 @@ def seek_digest(plan: Plan, asked: Arithmetic, planned: Callable[[Arithmetic], P
         for start in range(0, len(candidates), AT_ONCE):
             batch = candidates[start : start + AT_ONCE]
             found = digests([one.file for one in batch], wanted.algorithm, notify)
-            tried += len(batch)
             for candidate, digest in zip(batch, found, strict=True):
+                tried += 1
                 if digest == wanted:
-                    note = f"--seek: {file.path} has the published digest with {candidate} (the {nth(tried, batch, candidate)})"
-                    return adopt(planned(candidate.how), candidate.profile, note)
+                    note = f"--seek: {file.path} has the published digest with {candidate} (the {tried}. way tried)"
+                    return adopt(planned(candidate.how), candidate, note)
+    writers = len(forms(file.path, file.encoding))
+    by = f", {writers} torch profiles" if writers > 1 else ""
     note = (
         f"--seek: none of the {tried} ways that differ for these adapters ({len(ROUNDINGS)} roundings, {len(SUMS)} orders of "
-        f"sums, {len(PROFILES)} torch profiles) gives the published digest of {file.path}: the base, the adapters or the "
-        "number of shards are others"
+        f"sums{by}) gives the published digest of {file.path}: the base, the adapters or the number of shards are others"
     )
     return replace(plan, notes=(*plan.notes, note))
-
-
-def nth(tried: int, batch: Sequence[Candidate], candidate: Candidate) -> str:
-    """Which of the ways tried it was."""
-    return f"{tried - len(batch) + batch.index(candidate) + 1}. way tried"
 
 
 def stages(plan: Plan, path: str, asked: Arithmetic, planned: Callable[[Arithmetic], Plan]) -> Iterator[list[Candidate]]:
@@ -87,16 +83,15 @@ def stages(plan: Plan, path: str, asked: Arithmetic, planned: Callable[[Arithmet
     first = [asked]
     orders = [Arithmetic(asked.rounding, sums) for sums in SUMS if sums != asked.sums]
     rest = [Arithmetic(rounding, sums) for rounding in ROUNDINGS for sums in SUMS]
-    seen: set[Hashable] = set()
+    seen: set[tuple[tuple[LazyTensor, ...], ...]] = set()
     for group in (first, orders, rest):
         found: list[Candidate] = []
         for how in group:
             own = plan if how == asked else planned(how)
             file = next(one for one in tensor_files(own) if one.path == path)
-            key = tuple(identity(tensor) for run in file.tensors for tensor in run)
-            if key not in seen:  # many roundings come to the same for these adapters
+            if file.tensors not in seen:  # many roundings come to the same for these adapters
                 found += variants(how, file)
-            seen.add(key)
+            seen.add(file.tensors)
         if found:
             yield found
 
@@ -106,47 +101,50 @@ def tensor_files(plan: Plan) -> list[OutputFile]:
     return [file for file in plan.files if isinstance(file, OutputFile)]
 
 
+def forms(path: str, own: Encoding) -> Sequence[Encoding]:
+    """An encoding, and those in which other writers of the format would have written a file of this name."""
+    known = (one for one in formats() if path.endswith(one.suffixes))
+    return next((one.variants(path, own, all_kinds=False) for one in known), [own])
+
+
 def variants(how: Arithmetic, file: OutputFile) -> list[Candidate]:
-    """One file as each torch would write it."""
-    if not isinstance(file.encoding, TorchZip):
-        return [Candidate(how, "", file)]
-    own = file.encoding.profile
-    return [Candidate(how, profile, reprofiled(file, profile)) for profile in sorted(PROFILES, key=lambda one: one != own)]
+    """One file as each writer of its format would write it."""
+    found = forms(file.path, file.encoding)
+    return [Candidate(how, replace(file, encoding=one), len(found) == 1) for one in found]
 
 
-def reprofiled(file: OutputFile, profile: str) -> OutputFile:
-    """The same tensors as another torch would write them."""
-    if not isinstance(file.encoding, TorchZip):
-        return file
-    return replace(file, encoding=replace(file.encoding, profile=profile, root=root_for(file.path, profile)))
-
-
-def adopt(plan: Plan, profile: str, note: str) -> Plan:
-    """A plan all of whose files are written in one profile."""
-    files = tuple(reprofiled(file, profile) for file in tensor_files(plan)) if profile else plan.files
-    return replace(plan, files=files, notes=(*plan.notes, note))
+def adopt(plan: Plan, candidate: Candidate, note: str) -> Plan:
+    """A plan all of whose files are written by the candidate's writer."""
+    profile = candidate.file.encoding.profile
+    files = []
+    for file in tensor_files(plan):
+        same = (one for one in forms(file.path, file.encoding) if one.profile == profile)
+        files.append(replace(file, encoding=next(same, file.encoding)))
+    return replace(plan, files=tuple(files), notes=(*plan.notes, note))
 
 
 def digests(files: Sequence[OutputFile], algorithm: str, notify: Notify = ignore) -> list[Digest]:
     """Digests that several forms of one file would have, each input read once a pass; nothing is written.
 
-    Forms whose records lie in one order are computed in one pass.
+    Forms whose tensors are of the same shapes, and lie in one order, are computed in one pass.
 
     Args:
-        files: Forms of one file: the same tensors in name and shape.
+        files: Forms of one file.
         algorithm: As ``sha256``.
         notify: Told how many bytes were computed.
     """
     found: dict[int, Digest] = {}
-    orders: dict[tuple[int, ...], list[int]] = {}
+    passes: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for number, file in enumerate(files):
-        orders.setdefault(tuple(file.encoding.order(file.layout)), []).append(number)
+        shapes = (tensor.spec.shape for run in file.tensors for tensor in run)
+        passes.setdefault((tuple(file.encoding.order(file.layout)), *shapes), []).append(number)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for numbers in orders.values():
+        for numbers in passes.values():
+            alike = [files[number] for number in numbers]
             hashers = [Hasher([algorithm]) for _ in numbers]
-            for chunks in in_step([files[number] for number in numbers], BLOCK_BYTES):
+            for chunks in in_step(alike, BLOCK_NBYTES):
                 for _ in pool.map(Hasher.update, hashers, chunks):
                     pass
-                notify(BytesWritten(files[0].path, sum(map(len, chunks))))
+                notify(BytesWritten(alike[0].path, sum(map(len, chunks))))
             found |= {number: one.digests()[algorithm] for number, one in zip(numbers, hashers, strict=True)}
     return [found[number] for number in range(len(files))]

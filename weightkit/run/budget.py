@@ -1,30 +1,44 @@
 """How much memory a run takes, and how it is cut to fit: known before the run, checked at planning.
 
-Measured with ``ru_maxrss`` of whole processes; ``benchmarks/recover.py`` prints it, ``tests/test_memory.py`` guards it.
+The process is measured, with torch in it where torch is needed; what will come on top is counted. Constants are measured with
+``ru_maxrss`` of whole processes; ``benchmarks/recover.py`` prints it, ``tests/test_memory.py`` guards it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
 from weightkit.core.errors import PlanError
+from weightkit.core.needs import Needs
 from weightkit.core.sizes import format_size
-from weightkit.run.plan import OutputFile, StreamFile
+from weightkit.run.plan import Output, OutputFile
 
-__all__ = ["DEFAULT_MAX_MEMORY", "Budget", "fit"]
+__all__ = ["DEFAULT_MAX_MEMORY", "Budget", "fit", "resident_nbytes"]
 
 DEFAULT_MAX_MEMORY = 1 << 30
 
-PROCESS_BYTES = 300 << 20
-"""Python, numpy and torch once imported, before any block; the largest seen of torch 2.1 to 2.13 on CPU."""
+FIRST_USE_NBYTES = 8 << 20
+"""What threads, hashes and the first blocks add to a process, whatever is written."""
 
-PLAIN_PROCESS_BYTES = 64 << 20
-"""The same where no tensors are computed: without torch."""
+TORCH_FIRST_USE_NBYTES = 24 << 20
+"""The same of torch, beside what its import takes."""
+
+ITEM_NBYTES = 768
+"""What a tensor takes while its file is written and put into lists: header, answers of probes, a line of the journal."""
 
 BLOCKS_IN_FLIGHT = 24
-"""Blocks of one file that may exist at once: those queued for the hash and for the disk, and operands of the arithmetic,
-which may be twice as wide as the result."""
+"""Blocks of one file that may exist at once: those queued for the hash and for the disk, and operands, which may be twice as
+wide as the result; and what the allocator keeps of those let go."""
+
+TORCH_BLOCKS = 20
+"""What it keeps beside where torch computes: blocks of several sizes, taken in one thread and let go in others."""
+
+BLOCKS_BESIDE = 8
+"""The same of each tensor that is computed in step with the file's own: a twin's, and what is looked at."""
 
 LARGEST_BLOCK = 1 << 20
 SMALLEST_BLOCK = 1 << 16
@@ -36,37 +50,67 @@ class Budget:
 
     Attributes:
         jobs: Files at a time.
-        block_bytes: Bytes of output in a block.
-        peak_bytes: Resident memory at most, the process itself included.
+        block_nbytes: Bytes of output in a block.
+        peak_nbytes: Resident memory at most, of all processes, this one included.
+        needs: What all files take.
     """
 
     jobs: int
-    block_bytes: int
-    peak_bytes: int
+    block_nbytes: int
+    peak_nbytes: int
+    needs: Needs
 
 
-def fit(files: Sequence[OutputFile | StreamFile], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY) -> Budget:
+def fit(files: Sequence[Output], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY, processes: int = 0) -> Budget:
     """The largest blocks and the most jobs that fit.
 
     Args:
         files: What is to be written.
         jobs: Files at a time, if memory allows.
         max_memory: Resident memory allowed, in bytes, torch included.
+        processes: How many work; 0: this one.
 
     Raises:
         PlanError: Even one job with the smallest blocks takes more.
     """
-    widest = max((file.widest_row_nbytes for file in files), default=0)
-    beside = 2 * max((file.header_nbytes for file in files), default=0) + max((file.held_nbytes for file in files), default=0)
-    process = PROCESS_BYTES if any(file.computes for file in files) else PLAIN_PROCESS_BYTES
+    needs = [(file.needs, blocks_in_flight(file)) for file in files]
+    total = sum((one for one, _ in needs), Needs())
+    blocks_of_torch = TORCH_BLOCKS if total.torch else 0
+    process = resident_nbytes(torch=total.torch) + FIRST_USE_NBYTES + (TORCH_FIRST_USE_NBYTES if total.torch else 0)
+    tensors = ITEM_NBYTES * sum(len(file.layout.items) for file in files if isinstance(file, OutputFile))
     for count in range(max(1, min(jobs, len(files))), 0, -1):
         block = LARGEST_BLOCK
         while block >= SMALLEST_BLOCK:
-            peak = process + count * (BLOCKS_IN_FLIGHT * max(block, widest) + beside)
+            each = max(
+                ((blocks + blocks_of_torch) * max(block, one.widest_row_nbytes) + one.held_nbytes for one, blocks in needs),
+                default=0,
+            )
+            peak = process * (1 + min(processes, count)) + tensors + count * each
             if peak <= max_memory:
-                return Budget(count, block, peak)
+                return Budget(count, block, peak, total)
             block //= 2
     raise PlanError(
         f"this takes {format_size(peak)} of memory, and --max-memory allows {format_size(max_memory)}; "
         "the interpreter and torch take most of it: allow more"
     )
+
+
+def blocks_in_flight(file: Output) -> int:
+    """Blocks that may exist at once while a file is written."""
+    beside = file.in_step - 1 if isinstance(file, OutputFile) else 0
+    return BLOCKS_IN_FLIGHT + BLOCKS_BESIDE * beside
+
+
+def resident_nbytes(*, torch: bool) -> int:
+    """Memory of this process, after torch was imported where it will be; where the system does not say, the most it had."""
+    if torch:
+        import_module("weightkit.core.compute")
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        pass
+    import resource
+    import sys
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -1,55 +1,131 @@
-"""Meta's ``checklist.chk``: MD5 of the original files, checked beside a run that reads them anyway.
+"""What must hold before anything is published: Meta's ``checklist.chk``, the MD5 of the original files.
 
-The check runs in threads of its own while the weights are converted, over pages that are in memory for both; the run
-publishes nothing before it is through.
+The check runs in threads of its own while the weights are converted, over pages that are in memory for both. Small files are
+hashed before any work is done. A file that is whole before the check is through waits on the stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 from weightkit import manifests
-from weightkit.core.digest import Digest, hash_file
-from weightkit.core.errors import DigestMismatch, PlanError
+from weightkit.blobs import Place, folder_at
+from weightkit.core.blob import Blob, Folder
+from weightkit.core.digest import Digest, Hasher
+from weightkit.core.errors import DigestMismatch, FormatError, PlanError
+from weightkit.run.receipts import Receipt
 
-__all__ = ["CHECKLIST", "checking"]
+__all__ = ["CHECKLIST", "Checklist", "Gate"]
 
 CHECKLIST = "checklist.chk"
+READ_NBYTES = 1 << 20
+SMALL_NBYTES = 16 << 20
+LARGEST_LIST = 1 << 20
 
 
-@contextmanager
-def checking(folder: Path) -> Iterator[Callable[[], None]]:
-    """Start checking a folder of Meta's; calling what is yielded waits for the result.
+class Gate(Protocol):
+    """Something that must hold before anything is published. Asked before work and between files."""
+
+    def passed(self, receipt: Receipt) -> None:
+        """Take in what a receipt says of the inputs."""
+
+    def ask(self, wait: bool) -> bool:
+        """Whether it holds; False: it is not known yet, which is no answer with ``wait``.
+
+        Raises:
+            DigestMismatch: It does not.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file that the checklist names, and the digest that it must have."""
+
+    blob: Blob
+    digest: Digest
+
+
+class Checklist:
+    """The ``Gate`` of a folder of Meta's; hashes beside the run from ``with`` on.
 
     tokenizer.model may stand in the folder above, as in Meta's own tree.
 
+    Args:
+        place: The folder.
+
     Raises:
         PlanError: There is no checklist, or a file that it lists is missing.
-        DigestMismatch: (by what is yielded) A file is not the original.
     """
-    listed = folder / CHECKLIST
-    if not listed.is_file():
-        raise PlanError(f"--verify-raw: {folder} has no {CHECKLIST}; leave the option out, or fetch the file")
-    wanted: list[tuple[Path, Digest]] = []
-    for entry in manifests.read(listed):
-        places = [place / entry.path for place in (folder, folder.resolve().parent) if (place / entry.path).is_file()]
+
+    def __init__(self, place: Place) -> None:
+        folder = folder_at(place, "--verify-raw")
+        if not folder.holds(CHECKLIST):
+            raise PlanError(f"--verify-raw: {folder.name} has no {CHECKLIST}; leave the option out, or fetch the file")
+        listed = folder.blob(CHECKLIST)
+        self.name = listed.name
+        self.originals = sorted(originals(folder, listed), key=lambda one: one.blob.nbytes)
+        self.stop = threading.Event()
+        self.pool = ThreadPoolExecutor(2)
+        self.hashed: list[tuple[Original, Future[Digest]]] = []
+
+    def __enter__(self) -> Self:
+        self.hashed = [(one, self.pool.submit(self.hash, one)) for one in self.originals]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop.set()
+        self.pool.shutdown(cancel_futures=True)
+
+    def hash(self, original: Original) -> Digest:
+        """The digest of a file; of no use once the run has ended."""
+        blob, algorithm = original.blob, original.digest.algorithm
+        hasher = Hasher([algorithm], blob.nbytes)
+        for start in range(0, blob.nbytes, READ_NBYTES):
+            if self.stop.is_set():
+                break
+            hasher.update(blob.read(start, min(start + READ_NBYTES, blob.nbytes)))
+        blob.check()
+        return hasher.digests()[algorithm]
+
+    def passed(self, receipt: Receipt) -> None:
+        """Nothing: what is listed is hashed here, whatever went by in the run."""
+
+    def ask(self, wait: bool) -> bool:
+        """Whether all files are the originals, as far as they are hashed; small ones are waited for."""
+        known = True
+        for original, future in self.hashed:
+            if not (wait or original.blob.nbytes <= SMALL_NBYTES or future.done()):
+                known = False
+                continue
+            actual = future.result()
+            if actual != original.digest:
+                reason = f"it is not the file that Meta published, by {self.name}; download it again"
+                raise DigestMismatch(original.blob.name, actual.algorithm, original.digest.hex, actual.hex, reason)
+        return known
+
+
+def originals(folder: Folder, listed: Blob) -> list[Original]:
+    """The files of a checklist.
+
+    Raises:
+        PlanError: One is missing.
+        FormatError: It is no list.
+    """
+    if listed.nbytes > LARGEST_LIST:
+        raise FormatError(listed.name, f"has {listed.nbytes} bytes: no list of Meta's")
+    try:
+        text = bytes(listed.read(0, listed.nbytes)).decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(listed.name, "is no text in UTF-8") from error
+    found = []
+    for entry in manifests.parse(text, Path(listed.name)):
+        places = [place for place in (folder, folder.above()) if place is not None and place.holds(entry.path)]
         if not places:
-            raise PlanError(f"--verify-raw: {folder / entry.path} is in {CHECKLIST} and not there")
-        wanted.append((places[0], entry.digest))
-    with ThreadPoolExecutor(2) as pool:
-        found = [pool.submit(hash_file, path, [digest.algorithm]) for path, digest in wanted]
-
-        def wait() -> None:
-            for (path, digest), future in zip(wanted, found, strict=True):
-                actual = future.result()[digest.algorithm]
-                if actual != digest:
-                    reason = f"it is not the file that Meta published, by {listed}; download it again"
-                    raise DigestMismatch(str(path), digest.algorithm, digest.hex, actual.hex, reason)
-
-        try:
-            yield wait
-        finally:
-            pool.shutdown(cancel_futures=True)
+            raise PlanError(f"--verify-raw: {folder.name}/{entry.path} is in {CHECKLIST} and not there")
+        found.append(Original(places[0].blob(entry.path), entry.digest))
+    return found

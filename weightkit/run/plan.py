@@ -6,24 +6,60 @@ is made in milliseconds, without reading a weight.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import zip_longest
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
 
 from weightkit.containers.layout import Encoding, Layout
+from weightkit.core import describe
 from weightkit.core.buffers import Buffer
 from weightkit.core.digest import Digest
-from weightkit.core.lazy import Derived, LazyTensor, Stored
+from weightkit.core.lazy import LazyTensor, Stored, leaves, needs
+from weightkit.core.needs import Needs
+from weightkit.core.probes import CONTENT, Content, Probe
+from weightkit.core.sizes import format_size
+from weightkit.run.steps import Watch, in_step
 from weightkit.streams import Stream
 
-__all__ = ["OutputFile", "Plan", "Planned", "SmallFile", "StreamFile", "Twin", "in_step"]
+__all__ = ["Output", "OutputFile", "Plan", "Planned", "SmallFile", "StreamFile", "Twin", "Watch", "Watched", "in_step"]
 
 
-Watch = Callable[[tuple[int, int], Buffer], None]
-"""Told of a block of the tensor that lies at a run and offset of the layout."""
+class Output(Protocol):
+    """Something to be written: a frozen value that pickles small."""
+
+    @property
+    def path(self) -> str:
+        """Its name in the output folder, with ``/`` between."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size; where that is not ``exact``, about."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the size is known to the byte."""
+
+    @property
+    def expect(self) -> tuple[Digest, ...]:
+        """Digests it must have, by whichever algorithms they were published in."""
+
+    @property
+    def needs(self) -> Needs:
+        """What making it takes."""
+
+    def fingerprint(self) -> str:
+        """What tells its bytes from others': expressions, encoding, versions of what is read; its name does not count."""
+
+    def chunks(self, block_nbytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back, and beside it its twin, if it has one.
+
+        Args:
+            block_nbytes: About how many bytes at a time.
+            watch: Told of what probes look at; None: nothing is looked at.
+
+        Raises:
+            FormatError: An input is damaged, or (told at the end) has changed since it was planned with.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +74,20 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """What a probe looks at in the pass that writes a file.
+
+    Attributes:
+        probe: Who looks.
+        tensors: For each tensor of each run what is looked at: read in step with it, so of as many rows. None: the file's
+            own tensors.
+    """
+
+    probe: Probe
+    tensors: tuple[tuple[tuple[LazyTensor, ...], ...], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class OutputFile:
     """A file of tensors to be written.
 
@@ -46,8 +96,10 @@ class OutputFile:
         encoding: What turns the tensors into bytes.
         layout: How they lie in it.
         tensors: For each run of the layout, the lazy tensors that fill it one after another.
-        expect: Digests it must have, by whichever algorithms they were published in.
+        expect: Digests it must have.
         twin: A second file to compute in step.
+        watched: What is looked at on the way.
+        nbytes: Exact size of the file.
     """
 
     path: str
@@ -56,18 +108,19 @@ class OutputFile:
     tensors: tuple[tuple[LazyTensor, ...], ...]
     expect: tuple[Digest, ...] = ()
     twin: Twin | None = None
-    exact: ClassVar[bool] = True
-    computes: ClassVar[bool] = True
+    watched: tuple[Watched, ...] = ()
+    nbytes: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nbytes", self.encoding.nbytes(self.layout))
+
+    def __repr__(self) -> str:
+        return f"<{self.path}: {len(self.layout.items)} tensors, {format_size(self.nbytes)}>"
 
     @property
-    def nbytes(self) -> int:
-        """Exact size of the file."""
-        return self.encoding.nbytes(self.layout)
-
-    @property
-    def widest_row_nbytes(self) -> int:
-        """Bytes in the widest row of any tensor: a block can be no smaller."""
-        return max((tensor.spec.row_nbytes for run in self.tensors for tensor in run if tensor.spec.numel), default=0)
+    def exact(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def header_nbytes(self) -> int:
@@ -75,110 +128,67 @@ class OutputFile:
         return self.nbytes - sum(run.spec.nbytes for run in self.layout.runs)
 
     @property
-    def held_nbytes(self) -> int:
-        """Memory that the operations on one tensor hold beside the blocks; the most of any tensor."""
-        return max((held_nbytes(tensor) for run in self.tensors for tensor in run), default=0)
+    def needs(self) -> Needs:
+        """Inputs of all its tensors, each counted once; memory of the pass that holds most, with the header twice."""
+        read: dict[Stored, None] = {}
+        held = widest = 0
+        torch = False
+        for run, number in self.places():
+            group = self.group(run, number)
+            one = needs(group)
+            looks = sum(
+                watched.probe.held_nbytes(*(tensor.spec for tensor in self.looked_at(watched, run, number)))
+                for watched in self.watched
+            )
+            held, widest = max(held, one.held_nbytes + looks), max(widest, one.widest_row_nbytes)
+            torch = torch or one.torch
+            read |= dict.fromkeys(leaves(group))
+        blobs = tuple(dict.fromkeys(one.blob for one in read))
+        return Needs(blobs, sum(one.spec.nbytes for one in read), held + 2 * self.header_nbytes, widest, torch)
 
-    def read_nbytes(self) -> int:
-        """Bytes that will be read from inputs; a tensor used twice counts once."""
-        seen: dict[int, int] = {}
+    def fingerprint(self) -> str:
+        """Of the encoding, the layout, all that is computed and looked at, and the versions of what is read."""
+        return describe.fingerprint(self.encoding, self.layout, self.tensors, self.twin, self.watched)
 
-        def visit(tensor: LazyTensor) -> None:
-            if isinstance(tensor, Stored):
-                seen[id(tensor)] = tensor.spec.nbytes
-            elif isinstance(tensor, Derived):
-                for one in tensor.inputs:
-                    visit(one)
+    def with_content(self) -> OutputFile:
+        """The same file, with the content digests of its tensors taken on the way."""
+        if any(watched.probe.name == CONTENT for watched in self.watched):
+            return self
+        return replace(self, watched=(*self.watched, Watched(Content())))
 
-        for run in self.tensors:
-            for tensor in run:
-                visit(tensor)
-        return sum(seen.values())
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Each of its tensors: the run, and its place in the run."""
+        for run, tensors in enumerate(self.tensors):
+            for number in range(len(tensors)):
+                yield run, number
 
-    def chunks(self, block_bytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
-        """The file from front to back; with a twin, its bytes beside it.
+    def looked_at(self, watched: Watched, run: int, number: int) -> tuple[LazyTensor, ...]:
+        """What one probe looks at while a tensor is written."""
+        return (self.tensors[run][number],) if watched.tensors is None else watched.tensors[run][number]
 
-        Args:
-            block_bytes: About how many bytes at a time.
-            watch: Told of every block of a tensor before it goes out; not of a twin's.
-        """
+    def group(self, run: int, number: int) -> list[LazyTensor]:
+        """All that is computed in step with a tensor: the tensor, its twin, what is looked at."""
+        twin = [] if self.twin is None else [self.twin.tensors[run][number]]
+        more = [one for watched in self.watched if watched.tensors is not None for one in watched.tensors[run][number]]
+        return [self.tensors[run][number], *twin, *more]
+
+    @property
+    def in_step(self) -> int:
+        """How many tensors are computed at once at most: one, its twin, what is looked at beside it."""
+        return max((len(self.group(run, number)) for run, number in self.places()), default=0)
+
+    def chunks(self, block_nbytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back; with a twin, its bytes beside it."""
         if self.twin is None:
-            payloads = (self.payload(run, block_bytes, watch) for run in self.encoding.order(self.layout))
-            for chunk in self.encoding.encode(self.layout, payloads):
-                yield (chunk,)
-        else:
-            beside = replace(self, encoding=self.twin.encoding, tensors=self.twin.tensors, twin=None)
-            yield from in_step([replace(self, twin=None), beside], block_bytes)
-
-    def payload(self, run: int, block_bytes: int, watch: Watch | None = None) -> Iterator[Buffer]:
-        """The bytes of one run."""
-        from weightkit.core.compute import blocks
-
-        offset = 0
-        for tensor in self.tensors[run]:
-            for (block,) in blocks([tensor], block_bytes):
-                if watch is not None:
-                    watch((run, offset), block)
-                yield block
-            offset += tensor.spec.numel
-
-
-def in_step(files: Sequence[OutputFile], block_bytes: int) -> Iterator[tuple[Buffer, ...]]:
-    """Several files from front to back at once; what their tensors have in common is read and computed once.
-
-    Args:
-        files: Their tensors have the same shapes, and their records lie in the same order.
-        block_bytes: About how many bytes of a tensor at a time.
-
-    Yields:
-        The next chunk of each; empty for one that has ended.
-    """
-    from weightkit.core.compute import blocks
-
-    first = files[0]
-    order = first.encoding.order(first.layout)
-    waiting: list[deque[Buffer]] = [deque() for _ in files]
-
-    def advance() -> Iterator[None]:
-        for run in order:
-            for number in range(len(first.tensors[run])):
-                for found in blocks([file.tensors[run][number] for file in files], block_bytes):
-                    for queue, block in zip(waiting, found, strict=True):
-                        queue.append(block)
-                    yield
-
-    pump = advance()
-
-    def payload(file: OutputFile, queue: deque[Buffer], run: int) -> Iterator[Buffer]:
-        left = sum(tensor.spec.nbytes for tensor in file.tensors[run])
-        while left:
-            while not queue:
-                next(pump)
-            block = queue.popleft()
-            left -= len(block)
-            yield block
-
-    def encoded(file: OutputFile, queue: deque[Buffer]) -> Iterator[Buffer]:
-        return file.encoding.encode(file.layout, (payload(file, queue, run) for run in order))
-
-    encoders = [encoded(file, queue) for file, queue in zip(files, waiting, strict=True)]
-    yield from zip_longest(*encoders, fillvalue=b"")
-
-
-def held_nbytes(tensor: LazyTensor) -> int:
-    """Memory that the operations of an expression hold during a pass, as they say themselves."""
-    if isinstance(tensor, Stored):
-        return 0
-    return int(getattr(tensor.op, "held_nbytes", 0)) + sum(held_nbytes(one) for one in tensor.inputs)
+            return in_step([self], block_nbytes, watch)
+        return in_step([self, OutputFile(self.path, self.twin.encoding, self.layout, self.twin.tensors)], block_nbytes, watch)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The bytes of a file of tensors, computed as they are asked for: a base converted on the way."""
+    """The bytes of a file of tensors as a stream, computed as they are asked for: a base converted on the way."""
 
     file: OutputFile
-    exact: ClassVar[bool] = True
-    computes: ClassVar[bool] = True
 
     @property
     def nbytes(self) -> int:
@@ -186,35 +196,18 @@ class Planned:
         return self.file.nbytes
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that its tensors lie in."""
-        found: dict[Path, None] = {}
-
-        def visit(tensor: LazyTensor) -> None:
-            if not isinstance(tensor, Stored):
-                for one in tensor.inputs:
-                    visit(one)
-            elif tensor.source.path.is_file():
-                found[tensor.source.path] = None
-
-        for run in self.file.tensors:
-            for tensor in run:
-                visit(tensor)
-        return tuple(found)
+    def exact(self) -> bool:
+        """Always."""
+        return True
 
     @property
-    def read_nbytes(self) -> int:
-        """Those of the tensors."""
-        return self.file.read_nbytes()
-
-    @property
-    def held_nbytes(self) -> int:
-        """The file's own, and blocks of its widest tensor."""
-        return self.file.held_nbytes + 8 * self.file.widest_row_nbytes + 2 * self.file.header_nbytes
-
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+    def needs(self) -> Needs:
         """The file's."""
-        for (chunk,) in self.file.chunks(block_bytes):
+        return self.file.needs
+
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
+        """The file's."""
+        for (chunk,) in self.file.chunks(block_nbytes):
             yield chunk
 
 
@@ -232,8 +225,6 @@ class StreamFile:
     stream: Stream
     expect: tuple[Digest, ...] = ()
     twin: ClassVar[None] = None
-    widest_row_nbytes: ClassVar[int] = 0
-    header_nbytes: ClassVar[int] = 0
 
     @property
     def nbytes(self) -> int:
@@ -246,23 +237,20 @@ class StreamFile:
         return self.stream.exact
 
     @property
-    def computes(self) -> bool:
-        """Whether tensors are computed on the way, so that torch is needed."""
-        return self.stream.computes
+    def needs(self) -> Needs:
+        """The stream's."""
+        return self.stream.needs
 
-    @property
-    def held_nbytes(self) -> int:
-        """Memory held beside the blocks."""
-        return self.stream.held_nbytes
+    def fingerprint(self) -> str:
+        """Of the stream, with the versions of what it reads."""
+        return describe.fingerprint(self.stream)
 
-    def read_nbytes(self) -> int:
-        """Bytes that will be read from inputs."""
-        return self.stream.read_nbytes
-
-    def chunks(self, block_bytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
-        """The file from front to back; it has no tensors to watch."""
-        for chunk in self.stream.chunks(block_bytes):
+    def chunks(self, block_nbytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
+        """The file from front to back; it has no tensors to look at."""
+        for chunk in self.stream.chunks(block_nbytes):
             yield (chunk,)
+        for blob in self.needs.blobs:
+            blob.check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +264,7 @@ class SmallFile:
     """
 
     path: str
-    content: bytes
+    content: bytes = field(repr=False)
     expect: tuple[Digest, ...] = ()
 
     @property
@@ -284,8 +272,27 @@ class SmallFile:
         """Exact size of the file."""
         return len(self.content)
 
+    @property
+    def exact(self) -> bool:
+        """Always."""
+        return True
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def fingerprint(self) -> str:
+        """Of its bytes."""
+        return describe.fingerprint(self.content)
+
+    def chunks(self, block_nbytes: int, watch: Watch | None = None) -> Iterator[tuple[Buffer, ...]]:
+        """All of it at once."""
+        if self.content:
+            yield (self.content,)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """All that a run will write.
 
@@ -304,6 +311,9 @@ class Plan:
     small: tuple[SmallFile, ...]
     notes: tuple[str, ...] = ()
     tensors: bool = False
+
+    def __repr__(self) -> str:
+        return f"<{self.job}: {len(self.files)} files of weights, {len(self.small)} small ones, {format_size(self.nbytes)}>"
 
     @property
     def everything(self) -> tuple[OutputFile | StreamFile | SmallFile, ...]:

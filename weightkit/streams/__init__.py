@@ -1,20 +1,21 @@
 """Bytes -> bytes: what a file is made of, said before a byte is read. Streams nest; none of them needs torch.
 
-A stream is a frozen value. It knows its size (or that it does not), the files it reads, and gives its bytes front to back
-in blocks, any number of times. The caller may write to the blocks it is given.
+A stream is a frozen value. It knows its size (or that it does not) and what it needs, and gives its bytes front to back in
+blocks, any number of times. The caller may write to the blocks it is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from weightkit.core.buffers import Buffer, read_extent
-from weightkit.core.errors import FormatError
+from weightkit.core.blob import Blob, Extent
+from weightkit.core.buffers import Buffer
+from weightkit.core.needs import Needs
+from weightkit.core.passes import AHEAD_NBYTES
 
-__all__ = ["FileBytes", "Headed", "Known", "Reader", "Stream", "whole"]
+__all__ = ["FileBytes", "Headed", "Known", "Nested", "Reader", "Stream", "whole"]
 
 
 class Stream(Protocol):
@@ -29,89 +30,95 @@ class Stream(Protocol):
         """Whether ``nbytes`` is known to the byte before they are read."""
 
     @property
-    def computes(self) -> bool:
-        """Whether tensors are computed on the way, so that torch is needed."""
+    def needs(self) -> Needs:
+        """What reading them takes."""
+
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
+        """The bytes, about ``block_nbytes`` at a time; no chunk is empty."""
+
+
+class Nested:
+    """What a stream made of another has from it, unless it says otherwise: its size, and what it needs."""
+
+    __slots__ = ()
+    body: Stream
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files it reads."""
+    def nbytes(self) -> int:
+        """The body's."""
+        return self.body.nbytes
 
     @property
-    def read_nbytes(self) -> int:
-        """Bytes that it reads from files."""
+    def exact(self) -> bool:
+        """As the body's."""
+        return self.body.exact
 
     @property
-    def held_nbytes(self) -> int:
-        """Memory that it holds while it is read, beside the blocks."""
-
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
-        """The bytes, about ``block_bytes`` at a time; no chunk is empty."""
+    def needs(self) -> Needs:
+        """The body's."""
+        return self.body.needs
 
 
 @dataclass(frozen=True, slots=True)
 class FileBytes:
     """The bytes of a file from ``start`` on; ``nbytes`` of them."""
 
-    path: Path
+    blob: Blob
     start: int
     nbytes: int
-    exact: ClassVar[bool] = True
-    computes: ClassVar[bool] = False
-    held_nbytes: ClassVar[int] = 0
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The file."""
-        return (self.path,)
+    def exact(self) -> bool:
+        """They are counted."""
+        return True
 
     @property
-    def read_nbytes(self) -> int:
-        """All of them."""
-        return self.nbytes
+    def needs(self) -> Needs:
+        """The file, as far as it is read."""
+        return Needs((self.blob,), self.nbytes)
 
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
-        """The bytes in fresh memory; ``FormatError`` where the file has become shorter."""
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
+        """The bytes in fresh memory; ``FormatError`` where the file has changed."""
         stop = self.start + self.nbytes
-        for at in range(self.start, stop, block_bytes):
-            yield read_extent(self.path, at, min(block_bytes, stop - at))
+        with self.blob.ahead([Extent(self.start, stop)], AHEAD_NBYTES):
+            for at in range(self.start, stop, block_nbytes):
+                yield self.blob.read(at, min(at + block_nbytes, stop))
 
 
-def whole(path: Path) -> FileBytes:
-    """All bytes of a file.
-
-    Raises:
-        FormatError: It cannot be read.
-    """
-    try:
-        return FileBytes(path, 0, path.stat().st_size)
-    except OSError as error:
-        raise FormatError(path, f"cannot be read: {error.strerror}") from error
+def whole(blob: Blob) -> FileBytes:
+    """All bytes of a file."""
+    return FileBytes(blob, 0, blob.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """Bytes that are known already."""
 
-    content: bytes
-    exact: ClassVar[bool] = True
-    computes: ClassVar[bool] = False
-    files: ClassVar[tuple[Path, ...]] = ()
-    read_nbytes: ClassVar[int] = 0
-    held_nbytes: ClassVar[int] = 0
+    content: bytes = field(repr=False)
 
     @property
     def nbytes(self) -> int:
         """How many."""
         return len(self.content)
 
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+    @property
+    def exact(self) -> bool:
+        """They are there."""
+        return True
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The bytes."""
-        for at in range(0, len(self.content), block_bytes):
-            yield self.content[at : at + block_bytes]
+        for at in range(0, len(self.content), block_nbytes):
+            yield self.content[at : at + block_nbytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Headed:
+class Headed(Nested):
     """Some known bytes, then a stream."""
 
     header: bytes
@@ -122,36 +129,11 @@ class Headed:
         """Those of both."""
         return len(self.header) + self.body.nbytes
 
-    @property
-    def exact(self) -> bool:
-        """As the stream's."""
-        return self.body.exact
-
-    @property
-    def computes(self) -> bool:
-        """As the stream's."""
-        return self.body.computes
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The stream's."""
-        return self.body.files
-
-    @property
-    def read_nbytes(self) -> int:
-        """The stream's."""
-        return self.body.read_nbytes
-
-    @property
-    def held_nbytes(self) -> int:
-        """The stream's."""
-        return self.body.held_nbytes
-
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
-        """The header, then the stream's."""
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
+        """The header, then the body."""
         if self.header:
             yield self.header
-        yield from self.body.chunks(block_bytes)
+        yield from self.body.chunks(block_nbytes)
 
 
 class Reader:

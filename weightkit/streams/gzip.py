@@ -5,56 +5,53 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
 from weightkit.core.buffers import Buffer
 from weightkit.core.errors import FormatError
-from weightkit.streams import FileBytes, Stream
+from weightkit.core.needs import Needs
+from weightkit.streams import FileBytes, Nested, Stream
 
 __all__ = ["MAGIC", "Gunzip", "Gzip"]
 
 MAGIC = b"\x1f\x8b\x08"
 WBITS = 16 + zlib.MAX_WBITS
-STATE_BYTES = 1 << 20
+STATE_NBYTES = 1 << 20
+"""Memory of zlib's window and tables, either way."""
 DAMAGE: tuple[type[BaseException], ...] = (IsalError, EOFError)  # type: ignore[assignment]  # isal types it as a value
 
 
 @dataclass(frozen=True, slots=True)
-class Gunzip:
+class Gunzip(Nested):
     """What a gzip file holds. Its checksum and length are checked.
 
     Attributes:
-        file: The file.
+        body: The file.
         nbytes: What its last four bytes say, which is the size modulo 4 GiB of the last member.
     """
 
-    file: FileBytes
+    body: FileBytes
     nbytes: int
-    exact: ClassVar[bool] = False
-    computes: ClassVar[bool] = False
-    held_nbytes: ClassVar[int] = STATE_BYTES
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The file."""
-        return self.file.files
+    def exact(self) -> bool:
+        """Not where there are several members."""
+        return False
 
     @property
-    def read_nbytes(self) -> int:
-        """The compressed ones."""
-        return self.file.nbytes
+    def needs(self) -> Needs:
+        """The compressed bytes, and the decompressor."""
+        return self.body.needs + Needs(held_nbytes=STATE_NBYTES)
 
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The content; ``FormatError`` where the file is damaged or cut off."""
-        path = self.file.path
+        name = self.body.blob.name
         member = isal_zlib.decompressobj(wbits=WBITS)
         begun = False
         try:
-            for chunk in self.file.chunks(block_bytes):
+            for chunk in self.body.chunks(block_nbytes):
                 data: Buffer = chunk
                 while data:
                     if member.eof:
@@ -63,35 +60,28 @@ class Gunzip:
                             continue
                         member = isal_zlib.decompressobj(wbits=WBITS)
                     begun = True
-                    out = member.decompress(data, block_bytes)
+                    out = member.decompress(data, block_nbytes)
                     if out:
                         yield out
                     data = member.unused_data if member.eof else member.unconsumed_tail
         except DAMAGE as error:
-            raise FormatError(path, f"is damaged: {error}; download it again") from error
+            raise FormatError(name, f"is damaged: {error}; download it again") from error
         while begun and not member.eof:
             try:
-                out = member.decompress(b"", block_bytes)
+                out = member.decompress(b"", block_nbytes)
             except DAMAGE as error:
-                raise FormatError(path, f"is damaged: {error}; download it again") from error
+                raise FormatError(name, f"is damaged: {error}; download it again") from error
             if not out:
-                raise FormatError(path, "is cut off: its gzip stream does not end; download it again")
+                raise FormatError(name, "is cut off: its gzip stream does not end; download it again")
             yield out
 
 
 @dataclass(frozen=True, slots=True)
-class Gzip:
+class Gzip(Nested):
     """A stream compressed with gzip: no name, no time, so that equal content is equal bytes with one zlib."""
 
     body: Stream
     level: int = 6
-    exact: ClassVar[bool] = False
-    held_nbytes: ClassVar[int] = STATE_BYTES
-
-    @property
-    def computes(self) -> bool:
-        """As the content."""
-        return self.body.computes
 
     @property
     def nbytes(self) -> int:
@@ -99,19 +89,19 @@ class Gzip:
         return self.body.nbytes + (self.body.nbytes >> 12) + 64
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The content's."""
-        return self.body.files
+    def exact(self) -> bool:
+        """How far it compresses is seen when it is."""
+        return False
 
     @property
-    def read_nbytes(self) -> int:
-        """The content's."""
-        return self.body.read_nbytes
+    def needs(self) -> Needs:
+        """The content's, and the compressor."""
+        return self.body.needs + Needs(held_nbytes=STATE_NBYTES)
 
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The compressed bytes."""
         member = zlib.compressobj(self.level, zlib.DEFLATED, WBITS)
-        for chunk in self.body.chunks(block_bytes):
+        for chunk in self.body.chunks(block_nbytes):
             if out := member.compress(chunk):
                 yield out
         yield member.flush()

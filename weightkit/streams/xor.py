@@ -13,13 +13,13 @@ Source: peers-measured, "The .enc rule" (point-alpaca ``encrypt.py``, BELLE ``de
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weightkit.core.buffers import Buffer, read_extent
-from weightkit.streams import FileBytes, Reader, Stream
+from weightkit.core.buffers import Buffer
+from weightkit.core.needs import Needs
+from weightkit.streams import FileBytes, Nested, Reader, Stream
 
 __all__ = ["CHUNK", "Padded", "Wrapped", "xor"]
 
@@ -39,117 +39,66 @@ def xor(data: Buffer, mask: Buffer) -> Buffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Padded:
-    """A payload XORed with a key that counts as zeros beyond its end. As long as the payload."""
+class Padded(Nested):
+    """A payload, ``body``, XORed with a key that counts as zeros beyond its end. As long as the payload."""
 
-    payload: Stream
+    body: Stream
     key: Stream
 
     @property
-    def nbytes(self) -> int:
-        """The payload's."""
-        return self.payload.nbytes
+    def needs(self) -> Needs:
+        """Those of both; the key's bytes as far as they are read."""
+        key = self.key.needs
+        return self.body.needs + replace(key, read_nbytes=min(key.read_nbytes, self.body.nbytes))
 
-    @property
-    def exact(self) -> bool:
-        """As the payload's."""
-        return self.payload.exact
-
-    @property
-    def computes(self) -> bool:
-        """Whether one of them does."""
-        return self.payload.computes or self.key.computes
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Those of both."""
-        return *self.payload.files, *self.key.files
-
-    @property
-    def read_nbytes(self) -> int:
-        """The payload's, and the key's as far as it is read."""
-        return self.payload.read_nbytes + min(self.key.read_nbytes, self.payload.nbytes)
-
-    @property
-    def held_nbytes(self) -> int:
-        """Those of both."""
-        return self.payload.held_nbytes + self.key.held_nbytes
-
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The result."""
-        key = Reader(self.key.chunks(block_bytes))
-        for chunk in self.payload.chunks(block_bytes):
+        key = Reader(self.key.chunks(block_nbytes))
+        for chunk in self.body.chunks(block_nbytes):
             yield xor(chunk, key.read(len(chunk)))
 
 
 @dataclass(frozen=True, slots=True)
-class Wrapped:
+class Wrapped(Nested):
     """A payload XORed with a key file that starts again in chunks of 10 MiB. As long as the payload.
 
     Attributes:
-        payload: What is to be decoded, or encoded.
+        body: The payload: what is to be decoded, or encoded.
         key: The key file; its header, if it had one, is key as well.
     """
 
-    payload: Stream
+    body: Stream
     key: FileBytes
 
     def __post_init__(self) -> None:
-        if not self.key.nbytes and self.payload.nbytes:
-            raise ValueError(f"{self.key.path} is empty, and no key")
+        if not self.key.nbytes and self.body.nbytes:
+            raise ValueError(f"{self.key.blob.name} is empty, and no key")
 
     @property
-    def nbytes(self) -> int:
-        """The payload's."""
-        return self.payload.nbytes
+    def needs(self) -> Needs:
+        """As much of the key as of the payload, and its short last chunk."""
+        return self.body.needs + Needs(self.key.needs.blobs, self.body.nbytes, CHUNK)
 
-    @property
-    def exact(self) -> bool:
-        """As the payload's."""
-        return self.payload.exact
-
-    @property
-    def computes(self) -> bool:
-        """Whether one of them does."""
-        return self.payload.computes or self.key.computes
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Payload and key."""
-        return *self.payload.files, self.key.path
-
-    @property
-    def read_nbytes(self) -> int:
-        """As much of the key as of the payload."""
-        return self.payload.read_nbytes + self.payload.nbytes
-
-    @property
-    def held_nbytes(self) -> int:
-        """The key's short last chunk."""
-        return self.payload.held_nbytes + CHUNK
-
-    def chunks(self, block_bytes: int) -> Iterator[Buffer]:
+    def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The result."""
-        key = Reader(self.keystream(block_bytes))
-        for chunk in self.payload.chunks(block_bytes):
+        key = Reader(self.keystream(block_nbytes))
+        for chunk in self.body.chunks(block_nbytes):
             yield xor(chunk, key.read(len(chunk)))
 
-    def keystream(self, block_bytes: int) -> Iterator[Buffer]:
+    def keystream(self, block_nbytes: int) -> Iterator[Buffer]:
         """The key, again and again by the rule, without end."""
-        count = -(-self.key.nbytes // CHUNK)
-        last = self.key.nbytes - (count - 1) * CHUNK
-        short = b"" if last == CHUNK else bytes(read_extent(self.key.path, (count - 1) * CHUNK, last))
+        blob, stop = self.key.blob, self.key.start + self.key.nbytes
+        last = self.key.nbytes % CHUNK
+        short = bytes(blob.read(stop - last, stop))
         while True:
-            for number in range(count):
-                if number < count - 1 or not short:
-                    yield from FileBytes(self.key.path, number * CHUNK, CHUNK).chunks(block_bytes)
-                else:
-                    yield from repeated(short, CHUNK, block_bytes)
+            yield from FileBytes(blob, self.key.start, self.key.nbytes - last).chunks(block_nbytes)
+            if short:
+                yield from repeated(short, CHUNK, block_nbytes)
 
 
-def repeated(piece: bytes, nbytes: int, block_bytes: int) -> Iterator[Buffer]:
+def repeated(piece: bytes, nbytes: int, block_nbytes: int) -> Iterator[Buffer]:
     """A few bytes again and again, until there are ``nbytes``."""
-    tile = memoryview(piece * max(1, block_bytes // len(piece)))
+    tile = memoryview(piece * max(1, block_nbytes // len(piece)))
     while nbytes:
         yield tile[:nbytes]
         nbytes -= min(nbytes, len(tile))

@@ -1,1 +1,24 @@
-"""Causes of a mismatch, and how each is told: used by ``explain``, a module for each kind."""
+"""Causes of a mismatch, a module for each kind, and how each is told. ``explain`` asks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Explanation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What was found.
+
+    Attributes:
+        matches: Whether it is what was wanted.
+        lines: What was looked at, one line each.
+        sentence: The cause.
+        command: What mends it; empty where no command does.
+    """
+
+    matches: bool
+    lines: tuple[str, ...]
+    sentence: str
+    command: str = ""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from weightkit.blobs import Place
 from weightkit.checkpoints import open_checkpoint
 from weightkit.core.dtypes import FLOAT32
-from weightkit.core.events import Notify, ignore
-from weightkit.core.lazy import reader
+from weightkit.core.events import BytesWritten, Notify, ignore
+from weightkit.core.passes import blocks, reading
 from weightkit.families import llama
+from weightkit.proof.unchecked import unchecked
 from weightkit.streams.planes import cast_bits
 
 __all__ = ["LAYER_SUM", "NaiveSum", "naive_sum"]
@@ -49,20 +49,21 @@ class NaiveSum:
     near: tuple[str, ...]
 
 
-def naive_sum(path: str | os.PathLike[str], notify: Notify = ignore) -> NaiveSum:
+def naive_sum(path: Place, notify: Notify = ignore) -> NaiveSum:
     """Add up all values, as authors' "naive integrity checks" do, and name the published sum that it is near.
 
     The authors add in float32 in an order that depends on the number of threads, so 0.1 counts as near. It proves nothing:
     one wrong bit hides in it.
     """
-    checkpoint = open_checkpoint(Path(path), "PATH")
+    tensors = open_checkpoint(path, "PATH").tensors
     total = 0.0
-    for tensor in checkpoint.tensors.values():
-        read = reader(tensor)
-        for start, stop in tensor.spec.blocks(1 << 20):
-            raw = cast_bits(read(start, stop), tensor.spec.dtype, FLOAT32)
-            if raw is not None:
-                total += float(np.frombuffer(raw, "<f4").astype(np.float64).sum())
+    with reading(tensors.values()):
+        for name, tensor in tensors.items():
+            for (block,) in blocks([unchecked(tensor)]):
+                raw = cast_bits(block, tensor.spec.dtype, FLOAT32)
+                if raw is not None:
+                    total += float(np.frombuffer(raw, "<f4").astype(np.float64).sum())
+            notify(BytesWritten(name, tensor.spec.nbytes))
     near = []
     for name, wanted in SUMS.items():
         for layers, what in ((0, ""), (32, ", without the inv_freq of 32 layers"), (40, ", without the inv_freq of 40 layers")):

@@ -4,10 +4,57 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from weightkit.core.digest import Digest, Hasher
 from weightkit.families.converters import CONVERTERS, MODIFIERS, ModelShape, converter_named
+from weightkit.proof.causes import Explanation
 
-__all__ = ["differing_fields", "is_json", "known_small_files"]
+__all__ = ["differing_fields", "unlike", "unlike_digest"]
+
+SUFFIXES = (".json", ".txt", ".model", ".jinja", ".md", "")
+LARGEST_NBYTES = 16 << 20
+"""A config or tokenizer has no more bytes."""
+
+
+def unlike_digest(target: Path, wanted: Digest) -> Explanation:
+    """Why a small file has another digest: which version of which tool wrote the one wanted, and which fields differ."""
+    if target.stat().st_size > LARGEST_NBYTES or target.suffix not in SUFFIXES:
+        sentence = "its bytes differ, and it is no file of weights that could be looked into: download it again"
+        return Explanation(False, (), sentence)
+    content = target.read_bytes()
+    for what, changed in (
+        ("its newline at the end is missing", content + b"\n"),
+        ("it has a newline at the end", content.removesuffix(b"\n")),
+        ("it has Windows line ends", content.replace(b"\r\n", b"\n")),
+        ("it begins with a byte order mark", content.removeprefix(b"\xef\xbb\xbf")),
+    ):
+        if has(changed, wanted):
+            return Explanation(False, (), f"small file: {what}; its content is right")
+    for converter, size, name, made in known_small_files():
+        if name == target.name and has(made, wanted):
+            fields = differing_fields(content, made)
+            sentence = f"small file: the one wanted is what {converter} writes for LLaMA-{size}; {fields}"
+            return Explanation(False, (), sentence, f"weightkit convert LLaMA/{size} OUT --to hf --as {converter}")
+    if target.suffix == ".json" and not is_json(content):
+        return Explanation(False, (), f"damage: {target.name} is no JSON")
+    sentence = (
+        "small file: its bytes differ; most often only the version of transformers in it does: compare it with --against FILE"
+    )
+    return Explanation(False, (), sentence)
+
+
+def has(content: bytes, wanted: Digest) -> bool:
+    """Whether bytes have a digest."""
+    hasher = Hasher([wanted.algorithm], len(content))
+    hasher.update(content)
+    return hasher.digests()[wanted.algorithm] == wanted
+
+
+def unlike(target: Path, other: Path) -> Explanation:
+    """Why a small file is not another."""
+    fields = differing_fields(target.read_bytes(), other.read_bytes()) if target.suffix == ".json" else "its bytes differ"
+    return Explanation(False, (), f"small file: {fields}", f"cp {other} {target}")
 
 
 def known_small_files() -> Iterator[tuple[str, str, str, bytes]]:

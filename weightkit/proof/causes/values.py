@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from weightkit.checkpoints import Checkpoint
+from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.flavour import values
 from weightkit.core.dtypes import BFLOAT16, FLOAT32
 from weightkit.families import llama

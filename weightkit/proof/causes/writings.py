@@ -1,15 +1,14 @@
-"""Other ways in which the same tensors may have been written: torch's profiles, kinds of dict, rotary frequencies."""
+"""Other ways in which the same tensors may have been written: by another torch, another kind of dict, other frequencies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from weightkit.checkpoints import Checkpoint
-from weightkit.checkpoints.output import together
-from weightkit.containers.memory import InMemory
-from weightkit.containers.torch_file import TorchFile
-from weightkit.containers.torch_zip_writer import PROFILES, TorchZip, root_for
+from weightkit.blobs import known
+from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.containers import Container
+from weightkit.containers.layout import Encoding, one_each
 from weightkit.core.dtypes import FLOAT16, FLOAT32
 from weightkit.core.lazy import LazyTensor, Stored, derive
 from weightkit.core.spec import TensorSpec
@@ -17,33 +16,69 @@ from weightkit.families import llama
 from weightkit.ops.add import Cast
 from weightkit.run.plan import OutputFile
 
-__all__ = ["head_dim", "other_ways"]
+__all__ = ["Writing", "compat_words", "forms", "head_dim", "other_ways", "version_of"]
 
 
-def other_ways(name: str, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, str], OutputFile]]:
-    """The tensors of a file as other torches, and with other frequencies, would have written them."""
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """One way in which a file may have been written.
+
+    Attributes:
+        tensors: What is done to the tensors; empty where they are as they are.
+        file: What would be written.
+    """
+
+    tensors: str
+    file: OutputFile
+
+
+def version_of(profile: str) -> str:
+    """The torch release that a profile is called after, as ``--torch-compat`` takes it; of others the name itself."""
+    return profile.removeprefix("zip-")
+
+
+def compat_words(encoding: Encoding) -> str:
+    """What a command is told so that it writes in this way."""
+    return f" --torch-compat {version_of(encoding.profile)}"
+
+
+def forms(path: str, container: Container) -> Sequence[Encoding]:
+    """Ways in which a file may have been written, the one nearest to it first; none where nothing writes its format."""
+    try:
+        like = container.format.encoding(path, container, None, same=True)
+        return container.format.variants(path, like, all_kinds=True)
+    except ValueError:
+        return ()
+
+
+def other_ways(path: str, checkpoint: Checkpoint) -> Iterator[Writing]:
+    """The tensors of a file as other torches, and with other frequencies, would have written them.
+
+    None for a format in which they are written in one way alone.
+    """
     (container,) = checkpoint.files.values()
-    if not isinstance(container, TorchFile):
+    encodings = forms(path, container)
+    if len(encodings) < 2:
         return
+    own = as_they_lie(container)
+    yield from (Writing("", OutputFile(path, one, container.layout, own)) for one in encodings)
     for what, tensors in other_frequencies(checkpoint):
-        layout, runs = together([(one, tensor, one) for one, tensor in tensors.items()])
-        if what == "container":
-            layout = container.layout()
-            placed: dict[int, dict[int, LazyTensor]] = {}
-            for item in layout.items:
-                placed.setdefault(item.run, {})[item.offset] = checkpoint.tensors[item.name]
-            runs = tuple(tuple(parts[offset] for offset in sorted(parts)) for _, parts in sorted(placed.items()))
-        for profile in PROFILES:
-            kinds = {(container.kind if container.kind != "other" else "dict", container.metadata), ("dict", None)}
-            for kind, metadata in sorted(kinds, key=str):
-                encoding = TorchZip(profile, root_for(name, profile), kind, metadata)
-                yield what, {"profile": profile.removeprefix("zip-")}, OutputFile(name, encoding, layout, runs)
+        layout = one_each((name, tensor.spec) for name, tensor in tensors.items())
+        runs = tuple((tensor,) for tensor in tensors.values())
+        yield from (Writing(what, OutputFile(path, one, layout, runs)) for one in encodings)
 
 
-def other_frequencies(checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, LazyTensor]]]:
-    """The tensors as they are, and with inv_freq left out, added or in other bits."""
+def as_they_lie(container: Container) -> tuple[tuple[LazyTensor, ...], ...]:
+    """A file's own tensors, run by run."""
+    runs: list[dict[int, LazyTensor]] = [{} for _ in container.layout.runs]
+    for item in container.layout.items:
+        runs[item.run][item.offset] = container.tensors[item.name]
+    return tuple(tuple(parts[offset] for offset in sorted(parts)) for parts in runs)
+
+
+def other_frequencies(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[str, LazyTensor]]]:
+    """The tensors with inv_freq left out, added or in other bits, and what that is called."""
     tensors = dict(checkpoint.tensors)
-    yield "container", tensors
     have = {name for name in tensors if llama.is_inv_freq(name)}
     layers = [name for name in tensors if name.endswith("self_attn.q_proj.weight")]
     if not layers:
@@ -68,8 +103,7 @@ def other_frequencies(checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, L
 
 def frequencies(count: int) -> Stored:
     """The exact rotary frequencies, as transformers computes them."""
-    values = llama.inv_freq(count)
-    return Stored(InMemory(Path("(computed)"), {"f": TensorSpec(FLOAT32, (count,))}, {"f": values.tobytes()}), "f")
+    return known("inv_freq", TensorSpec(FLOAT32, (count,)), llama.inv_freq(count).tobytes())
 
 
 def head_dim(checkpoint: Checkpoint, weight: LazyTensor) -> int:

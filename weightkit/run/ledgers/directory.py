@@ -1,212 +1,234 @@
-"""Files in a folder: each appears under its name only when it is whole, flushed and sealed.
+"""The ledger of a folder: each file appears under its name only when it is whole, flushed and written down.
 
-While a run is under way the folder also holds ``.weightkit-journal``: a line of JSON that says which plan this is, then one
-for each file about to be published, with its digests. A run of the same plan that was killed is taken up from there.
+While a run is under way the folder also holds ``.weightkit-journal``. The folder is looked at under the lock, and once more
+when a file is published: nothing is replaced that was not there when ``--overwrite`` was said, or is not this plan's own.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import re
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
-from weightkit.core.buffers import Buffer
-from weightkit.core.digest import Digest, hash_file
+from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import PlanError, WeightkitError
+from weightkit.core.events import BytesWritten, FileKept, Notify, ignore
+from weightkit.run.ledgers.durable import flush_folder
+from weightkit.run.ledgers.journal import Journal
+from weightkit.run.ledgers.lock import FolderLock
+from weightkit.run.ledgers.look import Version, in_the_way, look, partial_of, version_of
+from weightkit.run.ledgers.stage import FolderStage, cannot_write, token_of
+from weightkit.run.plan import Output, Plan, SmallFile
+from weightkit.run.receipts import DIGEST, Receipt, Standing
 
-__all__ = ["JOURNAL", "Directory", "partial_name"]
+__all__ = ["Directory"]
 
-JOURNAL = ".weightkit-journal"
-WEIGHTS = re.compile(r"(pytorch_model|model|consolidated)[-.].*(bin|safetensors|pth|index\.json)")
-"""Names under which loaders look for weights."""
-
-FLUSH_BYTES = 64 << 20
-"""How much is written before what there is of it is sent to the disk."""
-
-
-def partial_name(name: str) -> str:
-    """What a file is called while it is being written."""
-    return f".{name}.partial"
-
-
-class OpenFile:
-    """A file under its partial name. It is flushed as it grows, beside the writing, so that little is left to wait for."""
-
-    def __init__(self, file: BinaryIO, flusher: Executor) -> None:
-        self.file, self.flusher = file, flusher
-        self.flushing: Future[None] | None = None
-        self.unflushed = 0
-        self.digests: dict[str, Digest] | None = None
-
-    def write(self, data: Buffer) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self.file.write(view) :]
-        self.unflushed += len(data)
-        if self.unflushed >= FLUSH_BYTES and (self.flushing is None or self.flushing.done()):
-            self.settle()
-            self.flushing = self.flusher.submit(os.fdatasync, self.file.fileno())
-            self.unflushed = 0
-
-    def settle(self) -> None:
-        """Wait for a flush that is under way; an error of the disk is raised here, since the next flush would not see it."""
-        if self.flushing is not None:
-            self.flushing.result()
-
-    def seal(self, digests: dict[str, Digest]) -> None:
-        self.digests = digests
+READ_NBYTES = 1 << 20
 
 
 class Directory:
-    """A ``Sink`` that is a folder.
+    """A ``Ledger`` of a folder of this machine.
 
     Args:
-        root: The folder; made when the first file is.
-        fingerprint: What tells this plan from others; an interrupted run of another plan is not taken up.
-        overwrite: Whether files that are there already may be replaced (each only at the moment its successor is whole).
-        names: All names that the run will write, to be checked before work begins.
-
-    Raises:
-        PlanError: A file is in the way.
+        root: The folder; made when it is opened.
+        overwrite: Whether files that are there already may be replaced, each only at the moment its successor is whole.
     """
 
-    def __init__(self, root: Path, fingerprint: str, names: list[str], *, overwrite: bool = False) -> None:
-        self.root, self.fingerprint, self.overwrite = root, fingerprint, overwrite
-        self.journal = root / JOURNAL
-        self.lock = threading.Lock()
-        self.held: int | None = None
-        self.recorded = self.read_journal()
-        self.check(names)
+    def __init__(self, root: Path, *, overwrite: bool = False) -> None:
+        self.root, self.overwrite = root, overwrite
+        self.lock: FolderLock | None = None
+        self.journal: Journal | None = None
+        self.finished = False
+        self.fingerprints: dict[str, str] = {}
+        self.names: tuple[str, ...] = ()
+        self.weights: tuple[str, ...] = ()
+        self.receipts: dict[str, Receipt] = {}
+        self.partials: dict[str, Version] = {}
+        self.replaceable: dict[str, Version] = {}
+        self.published: set[str] = set()
 
-    def hold(self) -> None:
-        """Let no other process write here until ``release``.
+    def preview(self, plan: Plan, lists: Sequence[str]) -> Standing:
+        """What ``open`` would find and refuse; the folder is neither locked nor made."""
+        self.weights = tuple(file.path for file in plan.files)
+        self.names = (*(file.path for file in plan.everything), *lists)
+        self.fingerprints = {file.path: file.fingerprint() for file in plan.everything}
+        weights = {path: self.fingerprints[path] for path in self.weights}
+        seen = look(self.root, self.names, weights, overwrite=self.overwrite)
+        self.receipts, self.partials = dict(seen.receipts), dict(seen.partials)
+        self.replaceable = dict(seen.there) if self.overwrite else {}
+        changed = frozenset(path for path, one in self.receipts.items() if one.fingerprint != self.fingerprints.get(path))
+        return Standing(self.receipts, changed, seen.notes)
 
-        Raises:
-            PlanError: One does.
-        """
-        if self.held is None:
-            descriptor = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(descriptor)
-                raise PlanError(f"{self.root}: another weightkit writes there; wait, or name another --out") from error
-            self.held = descriptor
-
-    def release(self) -> None:
-        """Let others write here."""
-        if self.held is not None:
-            os.close(self.held)
-            self.held = None
-
-    def read_journal(self) -> dict[str, dict[str, Digest]]:
-        """What an interrupted run of this plan has recorded."""
+    def open(self, plan: Plan, lists: Sequence[str]) -> Standing:
+        """Lock the folder, then look at it."""
+        self.lock = FolderLock(self.root)
         try:
-            lines = self.journal.read_text().splitlines()
-            if not lines or json.loads(lines[0])["plan"] != self.fingerprint:
-                return {}
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        recorded: dict[str, dict[str, Digest]] = {}
-        for line in lines[1:]:
-            try:
-                entry = json.loads(line)
-                recorded[entry["path"]] = {name: Digest(name, text) for name, text in entry["digests"].items()}
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that was being written when the run was killed
-        return recorded
+            return self.preview(plan, lists)
+        except BaseException:
+            self.close()
+            raise
 
-    def check(self, names: list[str]) -> None:
-        """Refuse to begin where something is in the way, or would stand beside the new files and be taken for them."""
-        if os.path.lexists(self.root) and not self.root.is_dir():
-            raise PlanError(f"{self.root} is there already and is no folder; name another --out")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise PlanError(f"{twice[0]}: two files of that name would be written; rename the one in the input")
-        there = [name for name in names if name not in self.recorded and os.path.lexists(self.root / name)]
-        folders = [name for name in there if (self.root / name).is_dir()]
-        if folders or (there and not self.overwrite):
-            name = (folders or there)[0]
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            advice = "" if folders else ", or say --overwrite"
-            raise PlanError(f"{self.root / name}{more} is there already and would be replaced; name another --out{advice}")
-        if self.root.is_dir():
-            beside = sorted(e.name for e in self.root.iterdir() if WEIGHTS.fullmatch(e.name) and e.name not in names)
-            if beside:
-                raise PlanError(
-                    f"{self.root / beside[0]} is there already and would stand beside the new files, to be loaded in their "
-                    "place; move it away, or name another --out"
-                )
-
-    def finished(self, path: str, nbytes: int | None) -> dict[str, Digest] | None:
-        """Digests of a file that an interrupted run published, read again and found to hold."""
-        digests = self.recorded.get(path)
-        file = self.root / path
-        if not digests or not file.is_file() or nbytes not in (None, file.stat().st_size):
+    def kept(self, file: Output, notify: Notify) -> Receipt | None:
+        """Read a file again that the journal names, under its own name or, where it was not published yet, as a partial."""
+        receipt = self.receipts[file.path]
+        final, partial = self.root / file.path, partial_of(self.root, file.path)
+        wanted = receipt.fingerprint == self.fingerprints[file.path]
+        there = version_of(final)
+        if there is None and not wanted:
             return None
-        return digests if hash_file(file, digests) == digests else None
+        algorithms = {*receipt.digests, *(digest.algorithm for digest in file.expect)}
+        digests = read_again(final if there is not None else partial, receipt, algorithms, notify)
+        if there is not None and (digests is None or not wanted):
+            damaged = wanted and token_of(final.lstat()) == receipt.token
+            if file.path not in self.replaceable and digests is None and not damaged:
+                raise in_the_way(self.root, [file.path])
+            self.replaceable.setdefault(file.path, there)
+            return None
+        if digests is None:
+            return None
+        if there is not None:
+            self.published.add(file.path)
+            partial.unlink(missing_ok=True)  # the second name of a file that was being published
+        notify(FileKept(file.path, receipt.nbytes))
+        token = token_of((partial if there is None else final).stat())
+        return replace(receipt, digests=digests, token=token, checked=bool(file.expect), kept=True)
 
-    @contextmanager
-    def create(self, path: str) -> Iterator[OpenFile]:
-        """Write a file under its partial name, flush it, record it, rename it."""
-        final = self.root / path
-        partial = final.with_name(partial_name(final.name))
+    def stage(self) -> FolderStage:
+        """The folder itself; its journal is begun."""
+        if self.journal is None:
+            for folder in self.lock.made if self.lock is not None else ():
+                flush_folder(folder.parent)
+            weights = {path: self.fingerprints[path] for path in self.weights}
+            self.journal = Journal(self.root, weights, self.receipts.values())
+        return FolderStage(self.root)
+
+    def staged(self, receipt: Receipt) -> None:
+        """A line of the journal."""
+        if self.journal is None:
+            raise ValueError("nothing can be staged before there is a stage")
+        self.journal.record(receipt)
+        self.receipts[receipt.path] = receipt
+
+    def publish(self, receipt: Receipt) -> None:
+        """Rename the partial file, after one more look at what stands under its name."""
+        path = receipt.path
+        if path in self.published:
+            return
+        final, partial = self.root / path, partial_of(self.root, path)
         try:
-            self.begin()
-            final.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with os.fdopen(os.open(partial, flags, 0o666), "wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:
-                out = OpenFile(file, flusher)
-                yield out
-                if out.digests is None:
-                    return
-                out.settle()
-                os.fsync(file.fileno())
-            self.record(path, out.digests)
-            partial.replace(final)
+            if token_of(partial.lstat()) != receipt.token and read_again(partial, receipt, receipt.digests, ignore) is None:
+                raise WeightkitError(f"{partial} was replaced while weightkit worked; let nothing write there, and start again")
+            there = version_of(final)
+            if there is not None and there == self.replaceable.get(path):
+                partial.replace(final)
+            else:
+                give_name(partial, final)
+        except FileExistsError as error:
+            raise PlanError(
+                f"{final} was put there or changed while weightkit worked, and is not replaced; move it away and say the same "
+                "again: what was made is kept"
+            ) from error
         except OSError as error:
-            raise WeightkitError(f"{final}: cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+            raise cannot_write(final, error) from error
+        self.published.add(path)
 
-    def begin(self) -> None:
-        """Make the folder, and start the journal unless this plan's is there."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with self.lock:
-            self.hold()
-            if not self.recorded and not self.started():
-                fresh = self.root / partial_name(JOURNAL)
-                fresh.write_text(json.dumps({"plan": self.fingerprint}) + "\n")
-                fresh.replace(self.journal)
+    def discard(self, receipt: Receipt) -> None:
+        """Remove a staged file: what it was made of is not what it should be."""
+        if receipt.path not in self.published:
+            partial_of(self.root, receipt.path).unlink(missing_ok=True)
+            self.receipts.pop(receipt.path, None)
 
-    def started(self) -> bool:
-        try:
-            return self.fingerprint in self.journal.read_text()
-        except OSError:
-            return False
+    def finish(self, lists: Sequence[SmallFile]) -> None:
+        """Flush the folders, innermost first; then the lists; then the journal goes."""
+        stage = self.stage()
+        self.flush(self.published)
+        for file in lists:
+            self.fingerprints[file.path] = file.fingerprint()
+            receipt = self.kept(file, ignore) if file.path in self.receipts else None
+            if receipt is None:
+                receipt = write_list(stage, file)
+                self.staged(receipt)
+            self.publish(receipt)
+        self.flush(file.path for file in lists)
+        if self.journal is not None:
+            self.journal.remove()
+        self.finished = True
 
-    def record(self, path: str, digests: dict[str, Digest]) -> None:
-        """Note a file before it is renamed, so that its name never stands for something unknown."""
-        line = json.dumps({"path": path, "digests": {name: digest.hex for name, digest in sorted(digests.items())}})
-        with self.lock, self.journal.open("a") as file:
-            file.write(f"\n{line}\n")  # whatever a full disk left of the line before
-            file.flush()
-            os.fsync(file.fileno())
+    def flush(self, paths: Iterable[str]) -> None:
+        """Send the folders that hold some files to the disk, innermost first."""
+        folders = {self.root} | {folder for path in paths for folder in self.above(path)}
+        for folder in sorted(folders, key=lambda one: -len(one.parts)):
+            try:
+                flush_folder(folder)
+            except OSError as error:
+                raise cannot_write(folder, error) from error
+
+    def above(self, path: str) -> Iterable[Path]:
+        """The folders between the root and a file."""
+        return (self.root / path).parents[: len(Path(path).parts) - 1]
 
     def close(self) -> None:
-        """The run is complete: flush the folder itself and forget the journal."""
-        descriptor = os.open(self.root, os.O_RDONLY)
+        """Remove partial files that this run made and that no line of the journal stands for; unlock."""
+        if self.lock is None:
+            return
         try:
-            os.fsync(descriptor)
+            if self.journal is not None and not self.finished:
+                self.journal.close()
+                for path in self.names:
+                    self.remove_unfinished(path)
         finally:
-            os.close(descriptor)
-        self.journal.unlink(missing_ok=True)
-        self.release()
+            self.lock.release(unmake=self.journal is None)
+
+    def remove_unfinished(self, path: str) -> None:
+        partial = partial_of(self.root, path)
+        there, recorded = version_of(partial), self.receipts.get(path)
+        if there is None or there == self.partials.get(path):
+            return
+        if recorded is None or token_of(partial.lstat()) != recorded.token:
+            partial.unlink(missing_ok=True)
+
+
+def give_name(partial: Path, final: Path) -> None:
+    """Rename a file, but never over another.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    try:
+        os.link(partial, final)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(final):
+            raise FileExistsError(final) from None
+        partial.rename(final)
+        return
+    partial.unlink()
+
+
+def read_again(path: Path, receipt: Receipt, algorithms: Iterable[str], notify: Notify) -> dict[str, Digest] | None:
+    """The digests of a file, read once; None where it is not the one that the receipt speaks of."""
+    hasher = Hasher(algorithms, receipt.nbytes)
+    buffer = memoryview(bytearray(READ_NBYTES))
+    try:
+        if not path.is_file() or path.stat().st_size != receipt.nbytes:
+            return None
+        with path.open("rb", buffering=0) as file:
+            while got := file.readinto(buffer):
+                hasher.update(buffer[:got])
+                notify(BytesWritten(receipt.path, got))
+    except OSError as error:
+        raise WeightkitError(f"{path}: cannot be read: {error.strerror}") from error
+    digests = hasher.digests()
+    return digests if all(digests[name] == one for name, one in receipt.digests.items()) else None
+
+
+def write_list(stage: FolderStage, file: SmallFile) -> Receipt:
+    """Stage a list of digests."""
+    hasher = Hasher([DIGEST])
+    hasher.update(file.content)
+    with stage.create(file.path, file.nbytes) as out:
+        out.write(file.content)
+        token = out.seal()
+    return Receipt(file.path, file.fingerprint(), file.nbytes, hasher.digests(), token=token)

@@ -18,14 +18,13 @@ READ_AT_ONCE = 1 << 9
 
 
 def gather_rows(
-    read: Callable[[int, int], Buffer], spec: TensorSpec, offset: int, strides: tuple[int, ...], start: int, stop: int
+    read: Callable[[int, int], Buffer], spec: TensorSpec, strides: tuple[int, ...], start: int, stop: int
 ) -> memoryview:
     """Rows ``[start, stop)`` of a strided view, made contiguous.
 
     Args:
-        read: ``read(first, nbytes)`` gives bytes of the storage.
+        read: ``read(first, nbytes)`` gives bytes, counted from the view's first one.
         spec: The view's dtype and shape.
-        offset: Its first element in the storage.
         strides: In elements, one for each dimension.
         start: First row (rows as in ``TensorSpec``).
         stop: Row after the last.
@@ -35,11 +34,11 @@ def gather_rows(
     leading, step = (spec.shape[:-1], strides[-1]) if len(spec.shape) > 1 else (spec.shape, 0)
     if len(leading) <= 1:
         down = strides[0] if strides else 0
-        fill(read, out, offset + start * down, (down, step))
+        fill(read, out, start * down, (down, step))
     else:
         for row in range(start, stop):
             place = np.unravel_index(row, leading)
-            first = offset + sum(int(index) * stride for index, stride in zip(place, strides, strict=False))
+            first = sum(int(index) * stride for index, stride in zip(place, strides, strict=False))
             fill(read, out[row - start : row - start + 1], first, (0, step))
     return out.reshape(-1).view(np.uint8).data
 

@@ -1,0 +1,34 @@
+"""Where bytes come from, a module for each place: local files, memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from weightkit.blobs.local import LocalBlob, LocalFolder, open_local
+from weightkit.blobs.memory import MemoryBlob, known
+from weightkit.core.blob import Blob, Folder
+from weightkit.core.errors import PlanError
+
+__all__ = ["Blob", "Folder", "LocalBlob", "LocalFolder", "MemoryBlob", "Place", "folder_at", "known", "open_local"]
+
+Place = str | os.PathLike[str] | Folder
+"""Where a folder of inputs is, as a caller says it."""
+
+
+def folder_at(place: Place, role: str) -> Folder:
+    """The folder (or the single file, as a folder of itself) at a place.
+
+    Args:
+        place: A path, or a folder that is open already.
+        role: What it is to the caller, for messages: ``--raw``.
+
+    Raises:
+        PlanError: There is nothing.
+    """
+    if not isinstance(place, str | os.PathLike):
+        return place
+    path = Path(place)
+    if not path.exists():
+        raise PlanError(f"{role}: {path} does not exist")
+    return LocalFolder(path)

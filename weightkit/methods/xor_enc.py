@@ -1,0 +1,240 @@
+"""Byte XOR with one key file for all, as of point-alpaca, BELLE and Lawyer-LLaMA.
+
+    <file>.<SHA-256 of it in hex>.enc    32 bytes, the same SHA-256 raw; then the file XORed with the key, ``Wrapped``
+
+The key is LLaMA-7B's ``consolidated.00.pth``. TechGPT's files are called so, too, but have the SHA-256 of nothing in their
+names, no header, and so no check of their own.
+
+Source: peers-measured, "The .enc rule"; releases, sections 5 to 7; point-alpaca ``encrypt.py``, run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weightkit import catalog, manifests
+from weightkit.checkpoints.checkpoint import lone_file
+from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.model import Model
+from weightkit.core.blob import Blob, Folder
+from weightkit.core.digest import Digest
+from weightkit.core.errors import PlanError
+from weightkit.methods import Evidence
+from weightkit.methods.xor_files import (
+    ENC,
+    WHAT,
+    Coded,
+    Options,
+    check_small,
+    first_few,
+    head,
+    implausible,
+    listing,
+    payload_files,
+    untouched,
+)
+from weightkit.run.plan import Plan, StreamFile
+from weightkit.streams import FileBytes, Headed, Stream, whole
+from weightkit.streams.xor import Wrapped
+
+__all__ = ["HEADER_NBYTES", "METHOD", "NOTHING", "Key", "XorEnc", "decoded", "encoded", "key_in"]
+
+KEY = "consolidated.00.pth"
+CHECKLIST = "checklist.chk"
+HEADER_NBYTES = 32
+NOTHING = hashlib.sha256().hexdigest()
+LLAMA_7B_NBYTES = 13476939516
+"""Of LLaMA-7B's consolidated.00.pth. Source: releases, section 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The file that all others are XORed with.
+
+    Attributes:
+        folder: Where it was found.
+        name: What it is called there.
+        blob: Its bytes.
+    """
+
+    folder: Folder
+    name: str
+    blob: Blob
+
+    def known(self) -> tuple[str, str] | None:
+        """Which published file it is, as far as Meta's checklist beside it and its size tell: entry of the catalog, file."""
+        if self.folder.holds(CHECKLIST):
+            listed = self.folder.blob(CHECKLIST)
+            text = bytes(listed.read(0, listed.nbytes)).decode("utf-8", "replace")
+            for entry in manifests.parse(text, Path(listed.name)):
+                if entry.path.rpartition("/")[2] == self.name and (known := catalog.by_digest().get(entry.digest)):
+                    return known[0]
+        return ("llama-7b", KEY) if self.blob.nbytes == LLAMA_7B_NBYTES else None
+
+    def check(self, published: str) -> None:
+        """Refuse a key that is known to be another than the one that a release was published with.
+
+        Args:
+            published: Entry of the catalog, a blank, the file.
+
+        Raises:
+            PlanError: It is.
+        """
+        known = self.known()
+        if known is not None and " ".join(known) != published:
+            raise PlanError(
+                f"{self.blob.name} is {known[1]} of {known[0]}, by its checklist or size; the release takes {published}"
+            )
+
+
+def key_in(folder: Folder, role: str) -> Key:
+    """The key of ``.enc`` files: the file named, or ``consolidated.00.pth`` of Meta's folder.
+
+    Raises:
+        PlanError: There is none.
+    """
+    name = lone_file(folder) or KEY
+    if not folder.holds(name):
+        raise PlanError(
+            f"{role}: {folder.name} has no {KEY}: .enc files are decoded with the file that Meta released, of LLaMA-7B "
+            "for point-alpaca and BELLE; name it, or Meta's folder, or say --key FILE"
+        )
+    return Key(folder, name, folder.blob(name))
+
+
+def decoded(payload: Folder, key: Key, role: str) -> Coded:
+    """The files of a folder of ``.enc`` files.
+
+    Args:
+        payload: The published folder or file.
+        key: What it was XORed with.
+        role: What the payload is to the caller, for messages.
+
+    Raises:
+        PlanError: A file contradicts itself.
+        DigestMismatch: A small file shows that the key is another.
+    """
+    known = key.known()
+    notes = [f"key: {key.blob.name}, {key.blob.nbytes} bytes" + (f", {known[1]} of {known[0]}" if known else "")]
+    named = {name: (ENC.fullmatch(name), blob) for name, blob in payload_files(payload).items()}
+    left = [name for name, (match, _) in named.items() if match is None]
+    if left:
+        notes.append(f"left out, no .enc files: {first_few(left)}")
+    files = []
+    problems = []
+    for name, (match, blob) in named.items():
+        if match is None:
+            continue
+        try:
+            stream, expect = enc_payload(blob, match["name"], match["digest"].lower(), whole(key.blob))
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+            continue
+        files.append(StreamFile(match["name"], stream, expect))
+    if bare := [file.path for file in files if not file.expect]:
+        notes.append(
+            f"{first_few(bare)}: files without a header, whose names have the SHA-256 of "
+            "nothing (as TechGPT's): they carry no check of their own; give the publisher's list with --checksums"
+        )
+    if problems:
+        raise PlanError(f"{role}: nothing was decoded:", problems)
+    files.sort(key=lambda file: file.path)
+    check_small(files, key.folder.name)
+    return Coded(tuple(files), (f"XOR of {len(files)} .enc files with {key.name}",), tuple(notes))
+
+
+def enc_payload(blob: Blob, name: str, named: str, key: FileBytes) -> tuple[Stream, tuple[Digest, ...]]:
+    """What an ``.enc`` file decodes to, and the digest that it says it has.
+
+    Args:
+        blob: The file.
+        name: Of the file in it.
+        named: The digest in its name.
+        key: What it was XORed with.
+
+    Raises:
+        ValueError: Header and name contradict each other, or are no digest.
+    """
+    size = blob.nbytes
+    header = head(blob, HEADER_NBYTES).hex()
+    if named == NOTHING and header != NOTHING:
+        bare = Wrapped(whole(blob), key)
+        reason = implausible(name, bare, size)
+        if reason:
+            start = min(HEADER_NBYTES, size)
+            if not implausible(name, Wrapped(FileBytes(blob, start, size - start), key), size):
+                raise ValueError(f"its header says SHA-256 {header[:16]}..., its name that of nothing: it was renamed")
+            raise ValueError(f"its name has the SHA-256 of nothing, and decoded without a header it {reason}")
+        return bare, ()
+    if size < HEADER_NBYTES:
+        raise ValueError(f"has {size} bytes: a header alone has {HEADER_NBYTES}; download it again")
+    if header != named:
+        raise ValueError(
+            f"its header says SHA-256 {header[:16]}..., its name {named[:16]}...: it is damaged, or another file was renamed; "
+            "download it again"
+        )
+    if named == NOTHING and size > HEADER_NBYTES:
+        raise ValueError(f"header and name have the SHA-256 of nothing, but {size - HEADER_NBYTES} bytes follow")
+    expect = Digest("sha256", named)  # refuses placeholders
+    return Wrapped(FileBytes(blob, HEADER_NBYTES, size - HEADER_NBYTES), key), (expect,)
+
+
+def encoded(source: Folder, key: Key, role: str) -> Coded:
+    """``.enc`` files of all files of a folder. Each is read once now, for its digest.
+
+    Raises:
+        PlanError: Something is missing, or is one already.
+    """
+    files = []
+    for name, blob in listing(source, role).items():
+        if ENC.fullmatch(name):
+            raise PlanError(f"{role}: {name} is an .enc file already")
+        taken = hashlib.sha256()
+        for chunk in whole(blob).chunks(1 << 20):
+            taken.update(chunk)
+        try:
+            body = Wrapped(whole(blob), whole(key.blob))
+        except ValueError as error:
+            raise PlanError(f"--key: {error}") from error
+        files.append(StreamFile(f"{name}.{taken.hexdigest()}.enc", Headed(taken.digest(), body)))
+    files.sort(key=lambda file: file.path)
+    return Coded(tuple(files), (f"XOR of {len(files)} files with {key.name}",))
+
+
+def key_of(base: Model, options: Options) -> Key:
+    """The key that was named, or else the base's."""
+    base = untouched(base)
+    return key_in(base.source, base.role) if options.key is None else key_in(options.key, "--key")
+
+
+@dataclass(frozen=True, slots=True)
+class XorEnc:
+    """The method."""
+
+    name: str = "xor-enc"
+    role: str = "--diff"
+    settles: bool = True
+    options: type[Options] = Options
+
+    def recognise(self, payload: Folder) -> Evidence | None:
+        """The names tell: they end in a SHA-256 and ``.enc``."""
+        found = next((match["name"] for name in payload_files(payload) if (match := ENC.fullmatch(name))), None)
+        return None if found is None else Evidence(WHAT, f"a file is called {found}.<SHA-256>.enc")
+
+    def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
+        """The files, decoded."""
+        key = key_of(base, options)
+        if options.published_key:
+            key.check(options.published_key)
+        found = decoded(payload, key, self.role)
+        return found.model(base)
+
+    def make(self, base: Model, tuned: Model, options: Options, form: Form) -> Plan:
+        """The tuned model's files, encoded."""
+        return encoded(tuned.source, key_of(base, options), tuned.role).plan("make-diff")
+
+
+METHOD: Any = XorEnc()

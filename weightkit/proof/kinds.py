@@ -1,0 +1,217 @@
+"""What a file or a folder is, told from its bytes: a payload, an adapter, a model, a difference, a tokenizer, a pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from weightkit import catalog, manifests
+from weightkit.blobs import LocalFolder, open_local
+from weightkit.checkpoints import open_checkpoint, vocabulary
+from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.flavour import fits_bfloat16, flavour
+from weightkit.checkpoints.peft import open_adapter
+from weightkit.containers import sniff, suffixes
+from weightkit.core.blob import Blob, Folder
+from weightkit.core.digest import Digest
+from weightkit.core.errors import PlanError, WeightkitError
+from weightkit.families import llama
+from weightkit.methods import Method, exact, lora, methods, wkx, xor_block, xor_enc
+from weightkit.methods.xor_files import ENC, head
+
+__all__ = ["of_file", "of_folder"]
+
+LAYERS = {4096: 32, 5120: 40, 6656: 60, 8192: 80}
+LAYOUTS = {"huggingface": "transformers'", "meta": "Meta's", "tencentpretrain": "TencentPretrain's"}
+VOCABULARIES = {
+    32000: "LLaMA's vocabulary",
+    32001: "LLaMA's vocabulary and one token ([PAD]), as Alpaca's and Vicuna v0's",
+    32016: "LLaMA's vocabulary and 16 rows, as Open-Assistant's",
+    49953: "Chinese-LLaMA's vocabulary",
+    49954: "Chinese-Alpaca's vocabulary",
+    55296: "Chinese-LLaMA-2's and Chinese-Alpaca-2's vocabulary",
+    79458: "BELLE-EXT's and TechGPT's vocabulary",
+}
+
+
+def of_file(file: Path) -> Iterable[str]:
+    """What the bytes of a file tell.
+
+    Raises:
+        PlanError: It is weights of a layout in which something is missing.
+        FormatError: It cannot be read, or is damaged.
+    """
+    blob = open_local(file)
+    if wkx.is_wkx(blob):
+        yield f"an exact difference (.wkx) of {file.name.removesuffix(wkx.SUFFIX)}"
+        return
+    match = ENC.fullmatch(file.name)
+    if match:
+        yield from of_enc(blob, match["name"], match["digest"].lower())
+        return
+    first = head(blob, 64)
+    try:
+        sniff(first, blob.nbytes)
+    except ValueError as error:
+        if first.startswith(b"version https://git-lfs"):
+            yield "a Git-LFS pointer (lfs), not the file itself; " + about_pointer(file)
+        elif file.suffix == ".model" and not first.startswith((b"<", b"version")):
+            yield from of_tokenizer(file)
+        elif file.suffix in (*suffixes(), "") or first.startswith((b"<", b"GGUF")):
+            yield str(error)
+        else:
+            yield f"{blob.nbytes} bytes of another kind"
+        return
+    yield from of_checkpoint(open_checkpoint(file, "PATH"))
+
+
+def about_pointer(file: Path) -> str:
+    """What a pointer points to, if it was published."""
+    try:
+        entry = manifests.read(file)[0]
+    except WeightkitError as error:
+        return str(error)
+    known = catalog.by_digest().get(entry.digest, ())
+    where = f", which is {known[0][1]} of {known[0][0]}" if known else ""
+    return f"it points to {entry.nbytes} bytes with SHA-256 {entry.digest.hex[:16]}...{where}"
+
+
+def of_tokenizer(file: Path) -> Iterable[str]:
+    """A sentencepiece model."""
+    try:
+        count = len(vocabulary.pieces(file.read_bytes(), file))
+    except WeightkitError as error:
+        yield str(error)
+        return
+    known = VOCABULARIES.get(count)
+    yield f"a sentencepiece tokenizer of {count} pieces" + (f": {known}" if known else "")
+
+
+def of_enc(file: Blob, name: str, digest: str) -> Iterable[str]:
+    """An ``.enc`` file."""
+    header = head(file, xor_enc.HEADER_NBYTES).hex()
+    if digest == xor_enc.NOTHING and header != digest:
+        yield f"{name} under a byte XOR, without a header (as TechGPT's): it carries no check of its own"
+        return
+    agrees = "header and name agree" if header == digest else "its header says another digest than its name: damaged or renamed"
+    yield f"{name} under a byte XOR (.enc, as point-alpaca's and BELLE's); {agrees}"
+    known = catalog.by_digest().get(Digest("sha256", digest), ()) if len(set(digest)) > 1 else ()
+    for release, there in known:
+        yield f"what it decodes to is {there} of {release}: {catalog.load(release).title}"
+
+
+def of_folder(path: Path) -> Iterable[str]:
+    """What a folder is: the methods say whether it is a payload, its tensors what they are.
+
+    Raises:
+        PlanError: It holds nothing that is understood.
+        FormatError: A file in it cannot be read, or is damaged.
+    """
+    folder = LocalFolder(path)
+    if not folder.names():
+        raise PlanError(f"PATH: {path} holds no files")
+    for method in methods():
+        seen = method.recognise(folder)
+        if seen is not None and seen.sure:
+            yield from PAYLOADS[method](folder) if method in PAYLOADS else [f"{seen.what}: {seen.saw}"]
+            return
+    yield from of_checkpoint(open_checkpoint(folder, "PATH"))
+
+
+def of_exact_folder(folder: Folder) -> Iterable[str]:
+    """Exact differences."""
+    yield "exact differences (.wkx): weightkit recover --raw BASE --diff it"
+
+
+def of_enc_folder(folder: Folder) -> Iterable[str]:
+    """``.enc`` files, and what the first of them is."""
+    yield "a byte XOR of .enc files, with Meta's consolidated.00.pth as key: weightkit recover --raw LLaMA/7B --diff it"
+    here = [match for name in folder.names() if (match := ENC.fullmatch(name)) and "/" not in name]
+    for match in here[:1]:
+        yield from of_enc(folder.blob(match[0]), match["name"], match["digest"].lower())
+
+
+def of_xored_folder(folder: Folder) -> Iterable[str]:
+    """Files XORed with those of a base."""
+    yield "a byte XOR with files of the same names (as Open-Assistant's): weightkit recover --raw BASE --diff it"
+
+
+def of_adapter(folder: Folder) -> Iterable[str]:
+    """An adapter."""
+    adapter = open_adapter(folder, "PATH")
+    rows = {tensor.spec.shape[0] for tensor in adapter.whole.values() if len(tensor.spec.shape) == 2}
+    whole = f", {max(rows)} rows of embedding whole" + named_rows(max(rows)) if rows else ""
+    yield f"a LoRA adapter of rank {adapter.config.rank} on {len(adapter.factors)} weights{whole}"
+
+
+PAYLOADS: Mapping[Method, Callable[[Folder], Iterable[str]]] = {
+    exact.METHOD: of_exact_folder,
+    xor_enc.METHOD: of_enc_folder,
+    xor_block.METHOD: of_xored_folder,
+    lora.METHOD: of_adapter,
+}
+"""Method -> more than its evidence says of a payload."""
+
+
+def named_rows(rows: int) -> str:
+    """What a vocabulary of so many rows is, in brackets."""
+    return f" ({VOCABULARIES[rows]})" if rows in VOCABULARIES else ""
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
+    """What tensors' names, shapes and a few values tell."""
+    embedding = next((t.spec for name, t in checkpoint.tensors.items() if llama.is_vocabulary(name)), None)
+    width = embedding.shape[1] if embedding and len(embedding.shape) == 2 else None
+    layers = {llama.block_of(name) for name in checkpoint.tensors} - {None}
+    size = llama.SIZES.get(width or 0, "")
+    if size and len(layers) not in (0, LAYERS[width or 0]):
+        size = f"of {size}'s width, {len(layers)} layers"
+    told = flavour(checkpoint)
+    rows = embedding.shape[0] if embedding else 0
+    dtypes = sorted({tensor.spec.dtype.name for name, tensor in checkpoint.tensors.items() if not llama.is_inv_freq(name)})
+    frequencies = [tensor for name, tensor in checkpoint.tensors.items() if llama.is_inv_freq(name)]
+    what = "weights"
+    if told is not None and told.is_diff:
+        what = f"a diff{like(rows, dtypes, len(checkpoint.files))}"
+    elif told is not None and told.is_model:
+        what = "a model" if rows <= 32000 or not size else "a model with a grown vocabulary: tuned or merged already"
+    layout = LAYOUTS.get(checkpoint.layout, checkpoint.layout)
+    parts = [what, size, f"{layout} layout", f"{len(checkpoint.files)} files", ", ".join(dtypes)]
+    if rows:
+        parts.append(f"{rows} tokens{named_rows(rows)}")
+    yield "; ".join(part for part in parts if part)
+    if checkpoint.layout == "huggingface":
+        yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
+    yield "; ".join(f"{name}: written by {container.written_by}" for name, container in list(checkpoint.files.items())[:2])
+    if (seen := fits_bfloat16(checkpoint)) and "bfloat16" not in dtypes:
+        yield f"through bf16: all of {seen} values looked at fit bfloat16; an original LLaMA's do not"
+    if checkpoint.layout == "huggingface":
+        yield from of_small_files(checkpoint)
+
+
+def like(rows: int, dtypes: list[str], files: int) -> str:
+    """Which releases have differences of this kind. Source: peer-numerics, section 9."""
+    if dtypes == ["float16"] and rows == 32000:
+        return ", like Vicuna v1.1's or KnowLM's float16 one"
+    if dtypes == ["float16"] and rows == 32001:
+        return ", like Vicuna v0's"
+    if dtypes == ["float32"] and rows == 32001:
+        return ", like Stanford Alpaca's or WizardLM's"
+    if dtypes == ["float32"] and files == 6:
+        return ", like KnowLM's float32 one"
+    return ""
+
+
+def of_small_files(checkpoint: Checkpoint) -> Iterable[str]:
+    """Which transformers the configs say."""
+    try:
+        versions = {
+            str(checkpoint.json(name)["transformers_version"])
+            for name in ("config.json", "generation_config.json")
+            if "transformers_version" in checkpoint.json(name)
+        }
+    except WeightkitError as error:
+        yield str(error)
+        return
+    if versions:
+        yield f"configs of transformers {' and '.join(sorted(versions))}"
