@@ -19,7 +19,7 @@ from weightkit.methods.base import based
 from weightkit.methods.pairing import Rules
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import SUMS_ONLY, Done, carry_out, check_out
-from weightkit.run.plan import OutputFile, Plan
+from weightkit.run.plan import Plan
 
 __all__ = ["RELEASE_SUMS", "Form", "Made", "Rules", "Tally", "carry", "make_diff", "prepare"]
 
@@ -132,7 +132,7 @@ def carry(
 ) -> Made:
     """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``make_diff``."""
     lists = dict(SUMS_ONLY)
-    if any(isinstance(file, OutputFile) and file.twin for file in planned.files):
+    if any(file.twin for file in planned.files):
         lists = {RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY}
     done = carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, lists=lists, notify=notify)
     return Made(done.plan, done.report)

@@ -18,9 +18,9 @@ __all__ = ["Read", "Record", "Stored"]
 Read = Callable[[int, int], Buffer]
 """Bytes of rows ``[start, stop)`` of a tensor, row-major, little-endian.
 
-Asked for in ascending, adjoining ranges, each once; from row 0 on, unless only some rows are wanted. So an operation may
-keep what it needs of the rows that went by (a running mean), and a CRC can be taken on the way. The caller must not write
-to the result: others may be reading it.
+Asked for in ascending, adjoining ranges from row 0 on, unless only some rows are wanted: so an operation may keep what it
+needs of the rows that went by (a running mean), and a CRC can be taken on the way. An operation that holds little may ask for
+rows once more. The caller must not write to the result: others may be reading it.
 """
 
 

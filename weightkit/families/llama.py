@@ -18,6 +18,7 @@ __all__ = [
     "PARTS",
     "SIZES",
     "TOP_TABLE",
+    "VOCABULARIES",
     "Row",
     "all_rows",
     "block_of",
@@ -26,6 +27,7 @@ __all__ = [
     "is_inv_freq",
     "is_norm",
     "is_vocabulary",
+    "named_rows",
 ]
 
 
@@ -101,10 +103,26 @@ HEADS = {4096: 32, 5120: 40, 6656: 52, 8192: 64}
 PARTS = {4096: 1, 5120: 2, 6656: 4, 8192: 8}
 """Width -> parts in which Meta published it."""
 
+VOCABULARIES = {
+    32000: "LLaMA's vocabulary",
+    32001: "LLaMA's vocabulary and one token ([PAD]), as Alpaca's and Vicuna v0's",
+    32016: "LLaMA's vocabulary and 16 rows, as Open-Assistant's",
+    49953: "Chinese-LLaMA's vocabulary",
+    49954: "Chinese-Alpaca's vocabulary",
+    55296: "Chinese-LLaMA-2's and Chinese-Alpaca-2's vocabulary",
+    79458: "BELLE-EXT's and TechGPT's vocabulary",
+}
+"""Rows of a vocabulary -> whose it is."""
+
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
 """Ends of the names of tensors with one row for each token."""
 
 BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)")
+
+
+def named_rows(rows: int) -> str:
+    """What a vocabulary of so many rows is, in brackets."""
+    return f" ({VOCABULARIES[rows]})" if rows in VOCABULARIES else ""
 
 
 def block_of(name: str) -> int | None:

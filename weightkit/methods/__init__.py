@@ -7,8 +7,8 @@ from its bytes. A method is named in one place: the tuple below, or the entry po
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
@@ -35,11 +35,13 @@ class Evidence:
         what: ``an XOR payload``.
         saw: ``its files of weights begin with zeros``.
         sure: False where nothing speaks against it, rather than something for it; a surer method goes first.
+        tell: Tells more of it, line by line, for ``identify``; None: what and saw are all.
     """
 
     what: str
     saw: str
     sure: bool = True
+    tell: Callable[[], Iterable[str]] | None = field(default=None, compare=False, repr=False)
 
 
 class Method(Protocol):

@@ -185,7 +185,10 @@ class Exact:
     def recognise(self, payload: Folder) -> Evidence | None:
         """By the names of its files."""
         names = payload_names(payload)
-        return Evidence("an exact difference", f"{names[0]} is one by its name") if names else None
+        if not names:
+            return None
+        about = ("exact differences (.wkx): weightkit recover --raw BASE --diff it",)
+        return Evidence("an exact difference", f"{names[0]} is one by its name", tell=lambda: about)
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
         """The tuned model's files."""

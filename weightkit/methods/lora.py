@@ -77,7 +77,9 @@ class Lora:
 
     def recognise(self, payload: Folder) -> Evidence | None:
         """An adapter is called so by its config."""
-        return Evidence("a LoRA adapter", "it has an adapter_config.json") if is_adapter(payload) else None
+        if not is_adapter(payload):
+            return None
+        return Evidence("a LoRA adapter", "it has an adapter_config.json", tell=lambda: [about(payload)])
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
         """The model with one adapter merged."""
@@ -96,6 +98,14 @@ class Lora:
     def make(self, base: Model, tuned: Model, options: Options, form: Form) -> Plan:
         """Refused: a LoRA is trained, not computed from two models."""
         raise PlanError("a LoRA is trained; make-diff makes additive and exact differences")
+
+
+def about(payload: Folder) -> str:
+    """What an adapter is, in a line."""
+    adapter = open_adapter(payload, "PATH")
+    rows = {tensor.spec.shape[0] for tensor in adapter.whole.values() if len(tensor.spec.shape) == 2}
+    whole = f", {max(rows)} rows of embedding whole" + llama.named_rows(max(rows)) if rows else ""
+    return f"a LoRA adapter of rank {adapter.config.rank} on {len(adapter.factors)} weights{whole}"
 
 
 def cast_floats(model: Model, dtype: DType | None) -> Model:

@@ -170,6 +170,10 @@ def base_of(base: Model, options: Options) -> Model:
     return untouched(base) if options.key is None else replace(untouched(base), source=options.key, role="--key")
 
 
+ABOUT = ("a byte XOR with files of the same names (as Open-Assistant's): weightkit recover --raw BASE --diff it",)
+"""What ``identify`` says of such a folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class XorBlock:
     """The method."""
@@ -191,11 +195,11 @@ class XorBlock:
         for name, blob in files.items():
             first = head(blob, 64)
             if name.endswith(suffixes()) and first[:4] == bytes(4):
-                return Evidence(WHAT, f"{name} begins with zeros")
+                return Evidence(WHAT, f"{name} begins with zeros", tell=lambda: ABOUT)
             if name.endswith(suffixes()) and first[:3] == GZIP_MAGIC:
-                return Evidence(WHAT, f"{name} is compressed with gzip")
+                return Evidence(WHAT, f"{name} is compressed with gzip", tell=lambda: ABOUT)
             if name == "config.json" and first[:3] != b"ver" and first.lstrip()[:1] != b"{":
-                return Evidence(WHAT, f"{name} is no JSON")
+                return Evidence(WHAT, f"{name} is no JSON", tell=lambda: ABOUT)
         return None
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:

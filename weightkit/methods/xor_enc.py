@@ -11,6 +11,7 @@ Source: peers-measured, "The .enc rule"; releases, sections 5 to 7; point-alpaca
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,27 @@ def key_of(base: Model, options: Options) -> Key:
     return key_in(base.source, base.role) if options.key is None else key_in(options.key, "--key")
 
 
+def of_folder(folder: Folder) -> Iterator[str]:
+    """What a folder of ``.enc`` files is, and the first of them."""
+    yield "a byte XOR of .enc files, with Meta's consolidated.00.pth as key: weightkit recover --raw LLaMA/7B --diff it"
+    here = [match for name in folder.names() if (match := ENC.fullmatch(name)) and "/" not in name]
+    for match in here[:1]:
+        yield from about(folder.blob(match[0]), match["name"], match["digest"].lower())
+
+
+def about(file: Blob, name: str, digest: str) -> Iterator[str]:
+    """What an ``.enc`` file of this name is, for people."""
+    header = head(file, HEADER_NBYTES).hex()
+    if digest == NOTHING and header != digest:
+        yield f"{name} under a byte XOR, without a header (as TechGPT's): it carries no check of its own"
+        return
+    agrees = "header and name agree" if header == digest else "its header says another digest than its name: damaged or renamed"
+    yield f"{name} under a byte XOR (.enc, as point-alpaca's and BELLE's); {agrees}"
+    known = catalog.by_digest().get(Digest("sha256", digest), ()) if len(set(digest)) > 1 else ()
+    for release, there in known:
+        yield f"what it decodes to is {there} of {release}: {catalog.load(release).title}"
+
+
 @dataclass(frozen=True, slots=True)
 class XorEnc:
     """The method."""
@@ -222,7 +244,11 @@ class XorEnc:
     def recognise(self, payload: Folder) -> Evidence | None:
         """The names tell: they end in a SHA-256 and ``.enc``."""
         found = next((match["name"] for name in payload_files(payload) if (match := ENC.fullmatch(name))), None)
-        return None if found is None else Evidence(WHAT, f"a file is called {found}.<SHA-256>.enc")
+        return (
+            None
+            if found is None
+            else Evidence(WHAT, f"a file is called {found}.<SHA-256>.enc", tell=lambda: of_folder(payload))
+        )
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
         """The files, decoded."""

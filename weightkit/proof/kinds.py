@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from weightkit import catalog, manifests
@@ -10,28 +10,16 @@ from weightkit.blobs import LocalFolder, open_local
 from weightkit.checkpoints import open_checkpoint, vocabulary
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
-from weightkit.checkpoints.peft import open_adapter
 from weightkit.containers import sniff, suffixes
-from weightkit.core.blob import Blob, Folder
-from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.families import llama
-from weightkit.methods import Method, exact, lora, methods, wkx, xor_block, xor_enc
+from weightkit.methods import methods, wkx, xor_enc
 from weightkit.methods.xor_files import ENC, head
 
 __all__ = ["of_file", "of_folder"]
 
 LAYERS = {4096: 32, 5120: 40, 6656: 60, 8192: 80}
 LAYOUTS = {"huggingface": "transformers'", "meta": "Meta's", "tencentpretrain": "TencentPretrain's"}
-VOCABULARIES = {
-    32000: "LLaMA's vocabulary",
-    32001: "LLaMA's vocabulary and one token ([PAD]), as Alpaca's and Vicuna v0's",
-    32016: "LLaMA's vocabulary and 16 rows, as Open-Assistant's",
-    49953: "Chinese-LLaMA's vocabulary",
-    49954: "Chinese-Alpaca's vocabulary",
-    55296: "Chinese-LLaMA-2's and Chinese-Alpaca-2's vocabulary",
-    79458: "BELLE-EXT's and TechGPT's vocabulary",
-}
 
 
 def of_file(file: Path) -> Iterable[str]:
@@ -47,7 +35,7 @@ def of_file(file: Path) -> Iterable[str]:
         return
     match = ENC.fullmatch(file.name)
     if match:
-        yield from of_enc(blob, match["name"], match["digest"].lower())
+        yield from xor_enc.about(blob, match["name"], match["digest"].lower())
         return
     first = head(blob, 64)
     try:
@@ -83,21 +71,8 @@ def of_tokenizer(file: Path) -> Iterable[str]:
     except WeightkitError as error:
         yield str(error)
         return
-    known = VOCABULARIES.get(count)
+    known = llama.VOCABULARIES.get(count)
     yield f"a sentencepiece tokenizer of {count} pieces" + (f": {known}" if known else "")
-
-
-def of_enc(file: Blob, name: str, digest: str) -> Iterable[str]:
-    """An ``.enc`` file."""
-    header = head(file, xor_enc.HEADER_NBYTES).hex()
-    if digest == xor_enc.NOTHING and header != digest:
-        yield f"{name} under a byte XOR, without a header (as TechGPT's): it carries no check of its own"
-        return
-    agrees = "header and name agree" if header == digest else "its header says another digest than its name: damaged or renamed"
-    yield f"{name} under a byte XOR (.enc, as point-alpaca's and BELLE's); {agrees}"
-    known = catalog.by_digest().get(Digest("sha256", digest), ()) if len(set(digest)) > 1 else ()
-    for release, there in known:
-        yield f"what it decodes to is {there} of {release}: {catalog.load(release).title}"
 
 
 def of_folder(path: Path) -> Iterable[str]:
@@ -113,49 +88,9 @@ def of_folder(path: Path) -> Iterable[str]:
     for method in methods():
         seen = method.recognise(folder)
         if seen is not None and seen.sure:
-            yield from PAYLOADS[method](folder) if method in PAYLOADS else [f"{seen.what}: {seen.saw}"]
+            yield from seen.tell() if seen.tell is not None else [f"{seen.what}: {seen.saw}"]
             return
     yield from of_checkpoint(open_checkpoint(folder, "PATH"))
-
-
-def of_exact_folder(folder: Folder) -> Iterable[str]:
-    """Exact differences."""
-    yield "exact differences (.wkx): weightkit recover --raw BASE --diff it"
-
-
-def of_enc_folder(folder: Folder) -> Iterable[str]:
-    """``.enc`` files, and what the first of them is."""
-    yield "a byte XOR of .enc files, with Meta's consolidated.00.pth as key: weightkit recover --raw LLaMA/7B --diff it"
-    here = [match for name in folder.names() if (match := ENC.fullmatch(name)) and "/" not in name]
-    for match in here[:1]:
-        yield from of_enc(folder.blob(match[0]), match["name"], match["digest"].lower())
-
-
-def of_xored_folder(folder: Folder) -> Iterable[str]:
-    """Files XORed with those of a base."""
-    yield "a byte XOR with files of the same names (as Open-Assistant's): weightkit recover --raw BASE --diff it"
-
-
-def of_adapter(folder: Folder) -> Iterable[str]:
-    """An adapter."""
-    adapter = open_adapter(folder, "PATH")
-    rows = {tensor.spec.shape[0] for tensor in adapter.whole.values() if len(tensor.spec.shape) == 2}
-    whole = f", {max(rows)} rows of embedding whole" + named_rows(max(rows)) if rows else ""
-    yield f"a LoRA adapter of rank {adapter.config.rank} on {len(adapter.factors)} weights{whole}"
-
-
-PAYLOADS: Mapping[Method, Callable[[Folder], Iterable[str]]] = {
-    exact.METHOD: of_exact_folder,
-    xor_enc.METHOD: of_enc_folder,
-    xor_block.METHOD: of_xored_folder,
-    lora.METHOD: of_adapter,
-}
-"""Method -> more than its evidence says of a payload."""
-
-
-def named_rows(rows: int) -> str:
-    """What a vocabulary of so many rows is, in brackets."""
-    return f" ({VOCABULARIES[rows]})" if rows in VOCABULARIES else ""
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
@@ -178,7 +113,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     layout = LAYOUTS.get(checkpoint.layout, checkpoint.layout)
     parts = [what, size, f"{layout} layout", f"{len(checkpoint.files)} files", ", ".join(dtypes)]
     if rows:
-        parts.append(f"{rows} tokens{named_rows(rows)}")
+        parts.append(f"{rows} tokens{llama.named_rows(rows)}")
     yield "; ".join(part for part in parts if part)
     if checkpoint.layout == "huggingface":
         yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
