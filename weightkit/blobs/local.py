@@ -35,15 +35,15 @@ def version_of(state: os.stat_result) -> str:
 
 
 class Handles:
-    """Open files, a bounded number of them; one that is in use is not closed.
+    """Open files by their version, a bounded number of them; one that is in use is not closed.
 
     A read that finds the pool full waits for another one to end, so that a low limit of the system is never met.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.open: OrderedDict[LocalBlob, int] = OrderedDict()
-        self.uses: dict[LocalBlob, int] = {}
+        self.open: OrderedDict[str, int] = OrderedDict()
+        self.uses: dict[str, int] = {}
 
     def limit(self) -> int:
         """How many may be open: a tenth of what the system allows this process."""
@@ -57,28 +57,29 @@ class Handles:
     @contextmanager
     def lease(self, blob: LocalBlob) -> Iterator[int]:
         """A descriptor of a file, open at the blob's version."""
+        key = blob.version
         with self.changed:
-            while blob not in self.open and not self.room():
+            while key not in self.open and not self.room():
                 self.changed.wait()
-            if blob not in self.open:
-                self.open[blob] = open_at(blob)
-            self.open.move_to_end(blob)
-            self.uses[blob] = self.uses.get(blob, 0) + 1
-            descriptor = self.open[blob]
+            if key not in self.open:
+                self.open[key] = open_at(blob)
+            self.open.move_to_end(key)
+            self.uses[key] = self.uses.get(key, 0) + 1
+            descriptor = self.open[key]
         try:
             yield descriptor
         finally:
             with self.changed:
-                self.uses[blob] -= 1
-                if not self.uses[blob]:
-                    del self.uses[blob]
+                self.uses[key] -= 1
+                if not self.uses[key]:
+                    del self.uses[key]
                 self.changed.notify_all()
 
     def room(self) -> bool:
         """Whether one more may be opened; closes the one that was idle longest where it must."""
         if len(self.open) < self.limit():
             return True
-        idle = next((blob for blob in self.open if blob not in self.uses), None)
+        idle = next((key for key in self.open if key not in self.uses), None)
         if idle is None:
             return False
         os.close(self.open.pop(idle))
@@ -87,8 +88,8 @@ class Handles:
     def close(self, blob: LocalBlob) -> None:
         """Close a file, unless somebody is reading it."""
         with self.changed:
-            if blob in self.open and blob not in self.uses:
-                os.close(self.open.pop(blob))
+            if blob.version in self.open and blob.version not in self.uses:
+                os.close(self.open.pop(blob.version))
 
 
 HANDLES = Handles()
@@ -136,6 +137,9 @@ class LocalBlob:
     path: Path
     nbytes: int
     version: str
+
+    def __hash__(self) -> int:
+        return hash(self.version)
 
     def __repr__(self) -> str:
         return f"<{self.path}: {self.nbytes} bytes>"

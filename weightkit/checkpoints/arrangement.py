@@ -30,7 +30,8 @@ def together(placed: Sequence[tuple[str, LazyTensor, Hashable]]) -> Arranged:
             runs[key] = len(runs)
             tensors.append((tensor,))
         items.append(Item(name, tensor.spec, runs[key]))
-    return Layout(tuple(items), tuple(Run(run[0].spec) for run in tensors)), tuple(tensors)
+    shared: dict[TensorSpec, Run] = {}  # one for all tensors of a shape: a plan holds a hundred thousand
+    return Layout(tuple(items), tuple(shared.setdefault(one.spec, Run(one.spec)) for (one,) in tensors)), tuple(tensors)
 
 
 def without_ties(names: Sequence[str], tensors: Mapping[str, LazyTensor]) -> list[str]:

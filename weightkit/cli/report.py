@@ -15,7 +15,7 @@ import click
 
 from weightkit.cli.options import MISMATCH, shown
 from weightkit.core.errors import DigestMismatch
-from weightkit.core.events import BytesWritten, Event, FileKept, Notify, ignore
+from weightkit.core.events import BytesWritten, Event, Notify, ignore
 from weightkit.core.sizes import format_size
 from weightkit.run.execute import Done, carry_out, preview
 from weightkit.run.plan import Plan
@@ -68,7 +68,7 @@ def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
     with tqdm(total=total, desc=label, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, smoothing=0.1) as bar:
 
         def notify(event: Event) -> None:
-            if isinstance(event, BytesWritten | FileKept):
+            if isinstance(event, BytesWritten):
                 bar.update(event.nbytes)
 
         yield notify

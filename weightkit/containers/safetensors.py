@@ -10,12 +10,13 @@ Source: safetensors 0.8.0, ``tensor.rs`` (limits, order, padding).
 from __future__ import annotations
 
 import json
+import re
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from weightkit.containers.format import Container
 from weightkit.containers.layout import Encoding, Layout, one_each
@@ -29,6 +30,7 @@ from weightkit.core.stored import Stored
 __all__ = ["SAFETENSORS", "Safetensors", "SafetensorsFile", "SafetensorsFormat"]
 
 MAX_HEADER = 100_000_000
+SURROGATE = re.compile("[\ud800-\udfff]")
 ORDER = [
     "U64",
     "I64",
@@ -127,6 +129,11 @@ class SafetensorsFormat:
 SAFETENSORS = SafetensorsFormat()
 
 
+def compact(value: Any) -> str:
+    """JSON without blanks, as the library writes it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
 def open_file(blob: Blob) -> SafetensorsFile:
     """Index a safetensors file: reads its header only.
 
@@ -141,6 +148,7 @@ def open_file(blob: Blob) -> SafetensorsFile:
         raise FormatError(blob.name, f"is cut short in its header: it has {size} bytes, the header alone {length}")
     header = parse_header(blob.name, bytes(blob.read(8, 8 + length)))
     metadata = header.pop("__metadata__", {})
+    metadata = metadata._asdict() if isinstance(metadata, Entry) else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError(blob.name, "its __metadata__ is no mapping of text to text")
     entries = sorted(
@@ -163,11 +171,22 @@ def open_file(blob: Blob) -> SafetensorsFile:
     return SafetensorsFile(blob, tuple(metadata.items()), MappingProxyType(tensors))
 
 
+class Entry(NamedTuple):
+    """What the header says of a tensor, not looked into yet: a hundred thousand of them take a third of what dicts would."""
+
+    dtype: Any
+    shape: Any
+    data_offsets: Any
+
+
 def parse_header(file_name: str, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
+    """The header's JSON, with an ``Entry`` for each object that has just the fields of one."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Entry:
+        found = dict(pairs)
+        if len(found) != len(pairs):
             raise FormatError(file_name, "its header has a name twice")
-        return dict(pairs)
+        return Entry(**found) if found.keys() == ENTRY_FIELDS else found
 
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
@@ -178,10 +197,15 @@ def parse_header(file_name: str, text: bytes) -> dict[str, Any]:
     return header
 
 
+ENTRY_FIELDS = set(Entry._fields)
+
+
 def entry(file_name: str, name: str, value: Any) -> tuple[str, TensorSpec, int]:
     """Name, spec and first byte (within the data) of one header entry."""
+    if isinstance(value, dict) and value.keys() > ENTRY_FIELDS:  # fields of a later version
+        value = Entry(**{field: value[field] for field in Entry._fields})
     match value:
-        case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(start), int(stop)]} if all(
+        case Entry(str(code), list(shape), [int(start), int(stop)]) if all(
             type(n) is int and n >= 0 for n in (*shape, start, stop)
         ):
             dtype = BY_SAFETENSORS.get(code)
@@ -213,31 +237,28 @@ class Safetensors:
         if len(layout.items) != len(layout.runs):
             raise ValueError("safetensors files hold no tied tensors; leave out all names but one")
         place = {code: number for number, code in enumerate(ORDER)}
-        keys = {}
         for item in layout.items:
             code = item.spec.dtype.safetensors
-            if item.name == "__metadata__" or any("\ud800" <= one <= "\udfff" for one in item.name):
+            if item.name == "__metadata__" or SURROGATE.search(item.name):
                 raise ValueError(f"safetensors files hold no tensor named {item.name!r}")
             if code is None:
                 raise ValueError(f"{item.name}: safetensors files hold no {item.spec.dtype}")
-            keys[item.run] = (place[code], item.name)
-        return sorted(keys, key=lambda run: keys[run])
+        ordered = sorted(layout.items, key=lambda item: (place[item.spec.dtype.safetensors or ""], item.name))
+        return [item.run for item in ordered]
 
     def header(self, layout: Layout) -> bytes:
         """Length and header."""
-        items = {item.run: item for item in layout.items}
-        entries: dict[str, Any] = {"__metadata__": dict(self.metadata)} if self.metadata else {}
+        text = bytearray(b"{")
+        if self.metadata:
+            text += f'"__metadata__":{compact(dict(self.metadata))},'.encode()
+        items = sorted(layout.items, key=lambda item: item.run)
         start = 0
         for run in self.order(layout):
             spec = items[run].spec
-            offsets = [start, start + spec.nbytes]
-            entries[items[run].name] = {
-                "dtype": spec.dtype.safetensors,
-                "shape": list(spec.shape),
-                "data_offsets": offsets,
-            }
+            fields = {"dtype": spec.dtype.safetensors, "shape": spec.shape, "data_offsets": (start, start + spec.nbytes)}
+            text += f"{compact(items[run].name)}:{compact(fields)},".encode()
             start += spec.nbytes
-        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        text = text.removesuffix(b",") + b"}"
         text += b" " * (-len(text) % 8)
         if len(text) > MAX_HEADER:
             raise ValueError(f"a header of {len(text)} bytes is longer than safetensors allows ({MAX_HEADER})")

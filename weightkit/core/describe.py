@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from weightkit.core.dtypes import DType
+
 __all__ = ["fingerprint"]
 
 
@@ -20,38 +22,69 @@ def fingerprint(*values: Any) -> str:
     Raises:
         TypeError: One is something else, of which nothing is known that would tell it from others.
     """
-    digest = hashlib.sha256()
-    known: dict[int, str] = {}
+    digest, words = hashlib.sha256(), Words()
     for value in values:
-        for part in described(value, known):
+        for part in words.pieces(value):
             digest.update(part.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def described(value: Any, known: dict[int, str]) -> Iterator[str]:
-    """A value in words, unambiguous."""
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        yield f"{value!r};"
-    elif isinstance(value, Mapping):
-        yield "{"
-        for key, one in value.items():
-            yield from described(key, known)
-            yield from described(one, known)
-        yield "}"
-    elif isinstance(value, tuple | list):
-        yield "("
-        for one in value:
-            yield from described(one, known)
-        yield ")"
-    elif hasattr(value, "version") and hasattr(value, "stated"):
-        if id(value) not in known:
-            known[id(value)] = value.version
-        yield f"<{known[id(value)]}>"
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield f"{type(value).__module__}.{type(value).__qualname__}["
-        for one in fields(value):
-            if one.compare:
-                yield from described(getattr(value, one.name), known)
-        yield "]"
-    else:
-        raise TypeError(f"{type(value).__name__} has no fingerprint")
+class Words:
+    """Values in words, unambiguous. What many values hold, objects and dtypes, is put into words once."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, str] = {}
+        self.shapes: dict[type, tuple[str, tuple[str, ...]]] = {}
+
+    def pieces(self, value: Any) -> Iterator[str]:
+        """A value, in several pieces where it holds sequences: a hundred thousand tensors are never one text."""
+        if isinstance(value, tuple | list):
+            yield "("
+            yield from map(self.of, value)
+            yield ")"
+        elif is_dataclass(value) and (shape := self.shape(type(value)))[0] != OBJECT:
+            yield f"{shape[0]}["
+            for name in shape[1]:
+                yield from self.pieces(getattr(value, name))
+            yield "]"
+        else:
+            yield self.of(value)
+
+    def shape(self, kind: type) -> tuple[str, tuple[str, ...]]:
+        """What ``shape_of`` says, once for each type."""
+        if kind not in self.shapes:
+            self.shapes[kind] = shape_of(kind)
+        return self.shapes[kind]
+
+    def of(self, value: Any) -> str:
+        """A value."""
+        if value is None or isinstance(value, bool | int | float | str):
+            return f"{value!r};"
+        if isinstance(value, bytes):  # an index may have megabytes
+            return f"bytes {hashlib.sha256(value).hexdigest()};"
+        if isinstance(value, tuple | list):
+            return f"({''.join(map(self.of, value))})"
+        if isinstance(value, Mapping):
+            return f"{{{''.join(self.of(key) + self.of(one) for key, one in value.items())}}}"
+        if id(value) in self.known:
+            return self.known[id(value)]
+        kind = type(value)
+        head, names = self.shape(kind)
+        text = f"{head}[{''.join([self.of(getattr(value, name)) for name in names])}]"
+        if head == OBJECT or kind is DType:
+            self.known[id(value)] = text
+        return text
+
+
+OBJECT = "object"
+"""What stands for every kind of ``Blob``: its version is all that counts."""
+
+
+def shape_of(kind: type) -> tuple[str, tuple[str, ...]]:
+    """How values of a type begin, and the names of what counts in them."""
+    counted = tuple(one.name for one in fields(kind) if one.compare) if is_dataclass(kind) else ()
+    if all(name in counted or hasattr(kind, name) for name in ("version", "stated")):
+        return OBJECT, ("version",)
+    if is_dataclass(kind):
+        return f"{kind.__module__}.{kind.__qualname__}", counted
+    raise TypeError(f"{kind.__name__} has no fingerprint")

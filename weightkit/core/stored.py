@@ -53,6 +53,9 @@ class Stored:
     strides: tuple[int, ...] | None = None
     record: Record | None = field(default=None, compare=False)
 
+    def __hash__(self) -> int:  # expressions are looked up for every tensor: the place tells almost all apart
+        return hash((self.start, self.blob))
+
     def __repr__(self) -> str:
         return f"<{self.name}: {self.spec} in {self.blob.name}>"
 

@@ -10,7 +10,7 @@ Names, dtypes and shapes are those of the transformers layout. ``docs/content-di
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from weightkit.core.digest import Digest
@@ -28,20 +28,25 @@ HEADER = "# weightkit tensors 1: model "
 
 def model_digest(tensors: Mapping[str, Digest]) -> Digest:
     """The digest of a model."""
-    lines = [line for name, line in in_order(tensors) if not llama.is_inv_freq(name)]
-    return Digest("sha256", hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest())
+    digest = hashlib.sha256()
+    for name, line in in_order(tensors):
+        if not llama.is_inv_freq(name):
+            digest.update(line)
+    return Digest("sha256", digest.hexdigest())
 
 
-def in_order(tensors: Mapping[str, Digest]) -> Iterable[tuple[str, str]]:
+def in_order(tensors: Mapping[str, Digest]) -> Iterator[tuple[str, bytes]]:
     """Names and lines, in the order of the names' bytes."""
-    lines = [(name, f"{tensors[name].hex}  {escaped(name)}\n") for name in tensors]
-    return sorted(lines, key=lambda one: one[0].encode("utf-8", "surrogatepass"))
+    for name in sorted(tensors, key=lambda one: one.encode("utf-8", "surrogatepass")):
+        yield name, f"{tensors[name].hex}  {escaped(name)}\n".encode("utf-8", "surrogatepass")
 
 
 def encode(tensors: Mapping[str, Digest]) -> bytes:
     """The file: a line with the model's digest, then a line for each tensor, all buffers among them."""
-    text = f"{HEADER}{model_digest(tensors).hex}\n" + "".join(line for _, line in in_order(tensors))
-    return text.encode("utf-8", "surrogatepass")
+    text = bytearray(f"{HEADER}{model_digest(tensors).hex}\n".encode())
+    for _, line in in_order(tensors):
+        text += line
+    return bytes(text)
 
 
 def is_list(path: Path) -> bool:

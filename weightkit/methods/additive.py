@@ -63,11 +63,12 @@ class Additive:
         own = of(base)
         pairs = pair(own, diff, options, other_is="diff")
         release: dict[str, LazyTensor] = {}
+        adding = {dtype: Add(dtype) for dtype in {options.dtype_of(name, diff.spec(name)) for name in pairs.base}}
         for name, below in pairs.base.items():
             stored = diff.tensors[name]
             dtype = options.dtype_of(name, stored.spec)
             try:
-                release[name] = derive(Add(dtype), below, stored) if below is not None else options.cast(name, stored)
+                release[name] = derive(adding[dtype], below, stored) if below is not None else options.cast(name, stored)
             except ValueError as error:
                 pairs.problems.append(f"{name}: {error}")
         refuse_misfits(pairs, own, diff, "diff")

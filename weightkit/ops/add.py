@@ -46,7 +46,7 @@ class Add:
                 raise ValueError(f"{spec.dtype} is not turned into {self.dtype}")
         if self.dtype.kind not in ("float", "int") or (self.dtype.itemsize == 1 and self.dtype.kind == "float"):
             raise ValueError(f"{self.dtype} has no addition; if it is no difference, say --whole with its name")
-        return TensorSpec(self.dtype, base.shape)
+        return other if other.dtype == self.dtype else TensorSpec(self.dtype, base.shape)
 
     def begin(self, base: Rows, other: Rows) -> Read:
         """One pass over both."""

@@ -27,7 +27,7 @@ FIRST_USE_NBYTES = 8 << 20
 TORCH_FIRST_USE_NBYTES = 24 << 20
 """The same of torch, beside what its import takes."""
 
-ITEM_NBYTES = 768
+ITEM_NBYTES = 352
 """What a tensor takes while its file is written and put into lists: header, answers of probes, a line of the journal."""
 
 BLOCKS_IN_FLIGHT = 24

@@ -95,7 +95,7 @@ class Coordinator:
                     self.mismatches[outcome.path] = outcome
                     continue
                 if not outcome.kept:
-                    self.ledger.staged(outcome)
+                    outcome = self.ledger.staged(outcome)
                 for gate in self.gates:
                     gate.passed(outcome)
                 self.waiting.append(outcome)

@@ -24,7 +24,7 @@ class Receipt:
 
     Attributes:
         path: Its name in the output folder.
-        fingerprint: What it was made of: ``Output.fingerprint``.
+        fingerprint: What it was made of: ``Output.fingerprint``; empty until the ledger has it.
         nbytes: Its size.
         digests: By algorithm; SHA-256 is always among them.
         twin: Digests of the file that was computed in step, if there was one.

@@ -65,8 +65,8 @@ class Ledger(Protocol):
     def stage(self) -> Stage:
         """Where to write; from now on the destination is written to."""
 
-    def staged(self, receipt: Receipt) -> None:
-        """Write down that a file is whole, so that it outlives a kill."""
+    def staged(self, receipt: Receipt) -> Receipt:
+        """Write down that a file is whole, so that it outlives a kill. Returns the receipt with the file's fingerprint."""
 
     def publish(self, receipt: Receipt) -> None:
         """Give a staged file its name; a file that has it already is left alone.

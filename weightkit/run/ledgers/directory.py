@@ -103,12 +103,14 @@ class Directory:
             self.journal = Journal(self.root, weights, self.receipts.values())
         return FolderStage(self.root)
 
-    def staged(self, receipt: Receipt) -> None:
+    def staged(self, receipt: Receipt) -> Receipt:
         """A line of the journal."""
         if self.journal is None:
             raise ValueError("nothing can be staged before there is a stage")
+        receipt = replace(receipt, fingerprint=self.fingerprints[receipt.path])
         self.journal.record(receipt)
         self.receipts[receipt.path] = receipt
+        return receipt
 
     def publish(self, receipt: Receipt) -> None:
         """Rename the partial file, after one more look at what stands under its name."""
@@ -148,7 +150,7 @@ class Directory:
             receipt = self.kept(file, ignore) if file.path in self.receipts else None
             if receipt is None:
                 receipt = write_list(stage, file)
-                self.staged(receipt)
+                receipt = self.staged(receipt)
             self.publish(receipt)
         self.flush(file.path for file in lists)
         if self.journal is not None:
