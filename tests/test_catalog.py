@@ -99,7 +99,7 @@ def test_a_release_fills_in_what_is_not_said(tmp_path: Path) -> None:
     """The small model stands in for the real one: its digests differ, so they are found wanting, but all else is filled in."""
     with pytest.raises(PlanError, match="lists none of the files that will be written"):
         prepare(PEER / "hf-bin", PEER / "diffs" / "knowlm", tmp_path / "o", release="zhixi-13b")
-    plan = prepare(PEER / "hf-bin", PEER / "diffs" / "stanford", tmp_path / "o", release="alpaca-7b")
+    plan = prepare(PEER / "hf-bin", PEER / "diffs" / "stanford", tmp_path / "o", release="alpaca-7b", trust_inputs=True)
     assert any("mean of the base's rows" in note for note in plan.notes)
     assert any("no digests were found of it" in note for note in plan.notes)
     lora = [PEER / "lora-zh1-bin", PEER / "lora-zh2-bin"]
@@ -111,6 +111,7 @@ def test_a_release_fills_in_what_is_not_said(tmp_path: Path) -> None:
 
 def test_a_mismatch_with_a_release_is_exit_3(weightkit: Run, tmp_path: Path) -> None:
     words = ["merge", "--base", PEER / "hf-bin", "--lora", PEER / "lora-zh1-bin", "--lora", PEER / "lora-zh2-bin", "--out", "o"]
+    words.append("--trust-inputs")
     done = weightkit(*words, "--release", "chinese-alpaca-plus-7b-merged")
     assert done.returncode == 3
     assert not (tmp_path / "o" / "consolidated.00.pth").exists()

@@ -342,6 +342,10 @@ class Memory:
     def name(self) -> str:
         return f"memory:{self.below}"
 
+    @property
+    def single(self) -> bool:
+        return False
+
     def names(self) -> Sequence[str]:
         return sorted(name.removeprefix(self.below) for name, _ in self.files if name.startswith(self.below))
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.big import sparse_folder
 from tests.conftest import PEER, flip_bit
+from weightkit.checkpoints.form import Form
 from weightkit.core.errors import PlanError
 from weightkit.recover import recover
 
@@ -112,10 +113,14 @@ def test_another_plan_does_not_take_it_up(inputs: tuple[Path, Path], tmp_path: P
         recover(*inputs, out)
 
 
-def test_a_second_run_of_what_is_complete_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+def test_a_second_run_of_what_is_complete_finds_it_right_and_harms_nothing(tmp_path: Path) -> None:
     words = (PEER / "hf-bin", PEER / "diffs" / "knowlm", tmp_path / "o")
     recover(*words)
     before = {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()}
-    with pytest.raises(PlanError, match="--overwrite"):
-        recover(*words)
+    done = recover(*words)
+    assert done.ok
+    assert done.stood
+    assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
+    with pytest.raises(PlanError, match="is there already"):
+        recover(*words, form=Form("safetensors"))
     assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before

@@ -201,7 +201,7 @@ def test_files_without_a_header_are_told_apart(tmp_path: Path) -> None:
     """TechGPT's: no header, the digest of nothing in the name."""
     folder = tmp_path / "techgpt"
     folder.mkdir()
-    for path in (TUNED / "config.json", TUNED / "pytorch_model-00001-of-00004.bin"):
+    for path in (TUNED / "config.json", *sorted(TUNED.glob("pytorch_model-*.bin"))):
         xor.encode(path, KEY, tmp_path / path.name, "enc")
         (encoded,) = contents(tmp_path / path.name).values()
         (folder / f"{path.name}.{NOTHING}.enc").write_bytes(encoded[32:])
@@ -336,3 +336,59 @@ def test_what_was_made_of_a_base_is_no_key() -> None:
     base = replace(based(BASE, "--raw"), steps=("diff + base",))
     with pytest.raises(PlanError, match="decoded with the base's files, not with what was made of them"):
         method.rebuild(base, folder_at(BLOCK, "--diff"), method.options())
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 100718\n"
+
+
+def with_pointer(payload: Path, pattern: str, folder: Path) -> Path:
+    """A copy in which the first file of this kind was never fetched."""
+    shutil.copytree(payload, folder)
+    sorted(folder.glob(pattern))[0].write_text(POINTER)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("raw", "payload", "pattern"),
+    [
+        (META, ENC, "pytorch_model-00002*"),
+        (BASE, BLOCK, "pytorch_model-00002*"),
+        (BASE, PACKED, "pytorch_model-00001*"),
+        (BASE, BLOCK, "pytorch_model-00001*"),
+        (BASE, BLOCK, "config.json"),
+        (BASE, BLOCK, "tokenizer.model"),
+    ],
+)
+def test_a_pointer_inside_a_payload_is_named(tmp_path: Path, raw: Path, payload: Path, pattern: str) -> None:
+    folder = with_pointer(payload, pattern, tmp_path / "d")
+    with pytest.raises(PlanError, match="Git-LFS") as said:
+        recover(raw, folder, tmp_path / "o")
+    assert said.value.problems[0].startswith(pattern.rstrip("*"))
+    assert "is not the base" not in str(said.value)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_pointer_that_lost_its_name_is_named(tmp_path: Path) -> None:
+    """A renamed file of .enc: nothing shows any more whose place it takes, and it would be left out in silence."""
+    folder = tmp_path / "d"
+    shutil.copytree(ENC, folder)
+    sorted(folder.glob("pytorch_model-00002*"))[0].rename(folder / "pytorch_model-00002-of-00004.bin")
+    (folder / "pytorch_model-00002-of-00004.bin").write_text(POINTER)
+    with pytest.raises(PlanError, match="pytorch_model-00002-of-00004.bin: is a Git-LFS pointer"):
+        recover(META, folder, tmp_path / "o")
+
+
+def test_a_pointer_in_the_place_of_a_key_or_of_what_is_encoded_is_named(tmp_path: Path) -> None:
+    base = with_pointer(BASE, "pytorch_model-00003*", tmp_path / "base")
+    (base / "unused.msgpack").write_text(POINTER)
+    key = tmp_path / "consolidated.00.pth"
+    key.write_text(POINTER)
+    for match, run in (
+        ("--raw: not all files were fetched.*00003", lambda: recover(base, BLOCK, tmp_path / "o")),
+        ("key: not all files were fetched.*consolidated", lambda: recover(key, ENC, tmp_path / "o")),
+        ("not all files were fetched", lambda: xor.encode(base, KEY, tmp_path / "o", "enc")),
+        ("not all files were fetched", lambda: xor.encode(base, BASE, tmp_path / "o", "block")),
+    ):
+        with pytest.raises(PlanError, match=f"(?s){match}"):
+            run()
+    assert not (tmp_path / "o").exists()

@@ -15,8 +15,10 @@ from typing import Literal
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import layout_named, open_checkpoint
+from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.config_text import set_values
 from weightkit.checkpoints.form import Form, Order
-from weightkit.checkpoints.params import read_params, shape_from_params
+from weightkit.checkpoints.params import read_params, shape_from_params, vocabulary_of
 from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
 from weightkit.containers.bin import BIN
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
@@ -38,7 +40,7 @@ Target = Literal["hf", "meta", "tencentpretrain"]
 
 
 def index_from_params(
-    path: Place, converter: Converter, *, dtype: DType = FLOAT16, tokens: int = 32000, max_shard_bytes: int = SHARD_NBYTES
+    path: Place, converter: Converter, *, dtype: DType = FLOAT16, tokens: int | None = None, max_shard_bytes: int = SHARD_NBYTES
 ) -> tuple[str, bytes]:
     """``pytorch_model.bin.index.json`` of a conversion, from params.json alone: no weights are needed.
 
@@ -46,14 +48,15 @@ def index_from_params(
         path: params.json, or the folder that holds it.
         converter: Whose conversion.
         dtype: Of the weights.
-        tokens: Rows of the embedding.
+        tokens: Rows of the embedding; None for the vocab_size of params.json, or LLaMA's 32000 where that is -1.
         max_shard_bytes: Limit of a shard.
 
     Returns:
         The file's name and its bytes.
     """
     folder = folder_at(path, "SRC")
-    shape = shape_from_params(folder.name, read_params(folder), tokens, 0)
+    params = read_params(folder)
+    shape = shape_from_params(folder.name, params, vocabulary_of(params) if tokens is None else tokens, 0)
     named = huggingface_specs(shape, converter, dtype)
     shards = shard(named, max_shard_bytes)
     by_name = dict(named)
@@ -91,13 +94,37 @@ def prepare(
     source = open_checkpoint(model.source, model.role, model.converter)
     rules, layout = Rules(dtype), layout_named(to)
     tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
-    model = replace(opened_from(model, source), tensors=tensors, patch=source.layout == "huggingface")
+    followed = with_dtype(source, dtype)
+    model = replace(opened_from(model, followed), tensors=tensors, patch=source.layout == "huggingface")
     try:
         made = layout.write(model, replace(form or Form(), parts=parts, order=order))
     except ValueError as error:
         raise PlanError(f"{source.name}: {error}") from error
     steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(made.files)} files",)
-    return expecting(Plan("convert", steps, made.files, made.small, made.notes, tensors=made.named), lists)
+    notes = (*made.notes, *vocabulary_notes(source, to))
+    return expecting(Plan("convert", steps, made.files, made.small, notes, tensors=made.named), lists)
+
+
+def with_dtype(source: Checkpoint, dtype: DType | None) -> Checkpoint:
+    """The source with the dtype that is cast to in a config.json that its layout implies."""
+    config = source.made.get("config.json")
+    if dtype is None or config is None:
+        return source
+    return replace(source, made={**source.made, "config.json": set_values(config, {"torch_dtype": dtype.name})})
+
+
+def vocabulary_notes(source: Checkpoint, to: Target) -> list[str]:
+    """What is said where a converter wrote another size of the vocabulary than the checkpoint has."""
+    embedding = source.tensors.get("model.embed_tokens.weight")
+    if to != "hf" or embedding is None or "config.json" not in source.made:
+        return []
+    rows, said = embedding.spec.rows, source.json("config.json").get("vocab_size")
+    if rows == said:
+        return []
+    return [
+        f"config.json says vocab_size {said}, as this converter wrote it whatever the checkpoint held, but the embedding has "
+        f"{rows} rows: transformers won't load them together; add +vocabulary-found to --as for vocab_size {rows}"
+    ]
 
 
 def convert(

@@ -135,4 +135,4 @@ def carry(
     if any(file.twin for file in planned.files):
         lists = {RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY}
     done = carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, lists=lists, notify=notify)
-    return Made(done.plan, done.report)
+    return Made(done.plan, done.report, done.stood)

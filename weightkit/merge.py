@@ -19,12 +19,15 @@ from weightkit.checkpoints.form import Form, Order
 from weightkit.core.dtypes import DType
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
+from weightkit.manifests import Entry
 from weightkit.methods import recognised, with_role
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.recipes import filled
 from weightkit.methods.said import Said
+from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
+from weightkit.proof.inputs import checked, counted, sized
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan
@@ -51,16 +54,22 @@ def prepare(
     order: Order | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
     allow_tuned_base: bool = False,
+    trust_inputs: bool = False,
     notify: Notify = ignore,
 ) -> Plan:
     """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``."""
     check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     notes: list[str] = []
+    published: list[tuple[str, Sequence[Entry]]] = []
+    entry = None
     if release is not None:
         names = tuple(one.name for one in with_role(LORA))
         entry, fill = filled(release, names, "merge", form=form, how=how, converter=converter)
+        if entry.recipe is not None:
+            counted(release, entry.recipe, len(adapters))
         lists += entry.named()
+        published = [(f"--release {release}", entry.entries())]
         form, how, converter, notes = fill.form, fill.how, fill.converter, fill.notes
         to, order = to or cast(Target, fill.to), order or fill.order
     below = opened(based(base, "--base", converter))
@@ -70,15 +79,23 @@ def prepare(
 
     def planned(how: Arithmetic) -> Plan:
         said, model = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=dtype), below
+        models = [below]
         for one in payloads:
             method, seen = recognised(one, LORA)
             model = method.rebuild(model, one, said.to(method, one, seen, adapters=payloads))
+            models.append(model)
+        told = sized(entry, models, entry.recipe.lora) if entry is not None and entry.recipe is not None else []
         try:
             made = layout_named(to or "hf").write(model, form)
         except ValueError as error:
             raise PlanError(f"{below.source.name}: {error}") from error
-        found = Plan("merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes), tensors=made.named)
-        return expecting(found, lists)
+        found = Plan(
+            "merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes, *told), tensors=made.named
+        )
+        found = expecting(found, lists)
+        if entry is not None:
+            found = checked(found, entry, below, adapters=payloads, trust=trust_inputs)
+        return complete(found, below.source.name, published)
 
     result = planned(asked)
     if seek:
@@ -108,6 +125,7 @@ def merge_lora(
     overwrite: bool = False,
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
+    trust_inputs: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Merge LoRA adapters into a base: ``weight + scale * (up @ down)``, one after another.
@@ -134,6 +152,7 @@ def merge_lora(
         overwrite: Whether files of the same names may be replaced.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
+        trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
         notify: Told what happens; see ``weightkit.core.events``.
 
     Returns:
@@ -158,6 +177,7 @@ def merge_lora(
         order=order,
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
+        trust_inputs=trust_inputs,
         notify=notify,
     )
     return carry_out(

@@ -13,18 +13,22 @@ from pathlib import Path
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
+from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
+from weightkit.manifests import Entry
 from weightkit.methods import recognised, with_role
-from weightkit.methods.base import based
+from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
 from weightkit.methods.recipes import filled
 from weightkit.methods.said import Said, refusal
+from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
+from weightkit.proof.inputs import checked, counted, sized
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan
@@ -48,6 +52,7 @@ def prepare(
     form: Form | None = None,
     checksums: Sequence[str | os.PathLike[str]] = (),
     allow_tuned_base: bool = False,
+    trust_inputs: bool = False,
 ) -> Plan:
     """Open the inputs, tell what kind of diff it is, check that they fit, and plan; touches nothing.
 
@@ -59,19 +64,24 @@ def prepare(
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     said = Said(rules or Rules(), form or Form(), how, allow_tuned_base)
     notes: list[str] = []
-    published_key = None
+    published_key = entry = None
+    published: list[tuple[str, Sequence[Entry]]] = []
     if release is not None:
         names = tuple(one.name for one in with_role(DIFF))
         entry, fill = filled(release, names, "recover", rules=rules, form=form, how=how, converter=converter)
         lists += entry.named()
+        published = [(f"--release {release}", entry.entries())]
         said, converter, notes = Said(fill.rules, fill.form, fill.how, allow_tuned_base), fill.converter, fill.notes
-        published_key = entry.recipe.key if entry.recipe else None
+        if entry.recipe is not None:
+            published_key = entry.recipe.key
+            counted(release, entry.recipe, len(lora))
     base = based(raw, "--raw", converter)
     payload = folder_at(diff, DIFF)
     method, seen = recognised(payload, DIFF)
     if method.settles and lora:
         raise PlanError(refusal(method, payload, seen))
-    opening = said.to(method, payload, seen, key=None if key is None else folder_at(key, "--key"), published_key=published_key)
+    key_folder = None if key is None else folder_at(key, "--key")
+    opening = said.to(method, payload, seen, key=key_folder, published_key=published_key)
     model = sum_of = method.rebuild(base, payload, opening)
     adapters = tuple(folder_at(one, LORA) for one in lora)
     for one in adapters:
@@ -81,7 +91,11 @@ def prepare(
         model = replace(model, tokenizers=sum_of.tokenizers)
     planned = written(model, said.form, payload.name)
     steps = (f"{DIFF} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
-    return expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes)), lists)
+    planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes)), lists)
+    if entry is not None:
+        planned = checked(planned, entry, base, key_folder, payload, adapters, trust=trust_inputs)
+        planned = replace(planned, notes=(*planned.notes, *sized(entry, [] if model.files is not None else [opened(base)])))
+    return planned if lone_file(payload) and release is None else complete(planned, payload.name, published)
 
 
 def written(model: Model, form: Form, name: str) -> Plan:
@@ -113,6 +127,7 @@ def recover(
     overwrite: bool = False,
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
+    trust_inputs: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Rebuild a released checkpoint from a base and a diff. How it was published, is told from its bytes.
@@ -138,6 +153,7 @@ def recover(
         overwrite: Whether files of the same names may be replaced.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks tuned already may be used.
+        trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
         notify: Told what happens; see ``weightkit.core.events``.
 
     Returns:
@@ -160,6 +176,7 @@ def recover(
         form=form,
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
+        trust_inputs=trust_inputs,
     )
     return carry_out(
         planned,

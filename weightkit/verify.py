@@ -21,6 +21,7 @@ from weightkit.core.events import BytesWritten, Notify, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
 from weightkit.manifests import tensors as tensor_lists
+from weightkit.proof.completeness import INDEX, INDEX_NBYTES, missing_of
 from weightkit.proof.contents import tensor_digests
 from weightkit.proof.glance import at_a_glance, hint
 from weightkit.proof.lists import LIST_ENDINGS, LIST_NAMES, entries_of
@@ -127,7 +128,24 @@ def verify(
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         checked = list(pool.map(lambda name: check(folder, name, wanted[name], notify), wanted))
     extra = [] if not target.is_dir() else extras(folder, set(wanted), chosen)
-    return Verification(tuple(one for group in checked for one in group) + tuple(tensors) + tuple(extra))
+    lacking = unlisted(folder, wanted, {one.path for one in extra}) if target.is_dir() else []
+    return Verification((*(one for group in checked for one in group), *tensors, *lacking, *extra))
+
+
+def unlisted(folder: Path, wanted: Mapping[str, Sequence[Entry]], extra: set[str]) -> list[Checked]:
+    """Files that are neither there nor in a list, and belong to those that are, by an index or the numbers in their names."""
+    names = {*wanted, *extra}
+    indexes = {name: small(folder / name) for name in sorted(names) if name.endswith(INDEX)}
+    missing, reason = missing_of(names, indexes)
+    return [Checked(name, "missing", hint=f"no list has it, and {reason} it") for name in missing]
+
+
+def small(file: Path) -> bytes:
+    """The bytes of an index; nothing where it is none, or cannot be read: whether it is damaged, its own digest tells."""
+    try:
+        return file.read_bytes() if file.is_file() and file.stat().st_size <= INDEX_NBYTES else b""
+    except OSError:
+        return b""
 
 
 def check_tensors(target: Path, wanted: Mapping[str, Digest], notify: Notify) -> list[Checked]:

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
+from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.core.blob import Folder
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
@@ -26,6 +27,7 @@ from weightkit.families.converters import DEFAULT_CONVERTER
 from weightkit.methods import xor_block, xor_enc
 from weightkit.methods.base import based
 from weightkit.methods.xor_files import listing
+from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
@@ -84,7 +86,8 @@ def prepare_decode(
         found = xor_enc.decoded(payload, xor_enc.key_in(folder_at(key, "--key"), "--key"), "SRC")
     else:
         found = xor_block.decoded(payload, based(key, "--key", converter), "SRC", max_shard_bytes)
-    return expecting(found.plan("recover"), [(Path(path), manifests.read(Path(path))) for path in checksums])
+    planned = expecting(found.plan("recover"), [(Path(path), manifests.read(Path(path))) for path in checksums])
+    return planned if lone_file(payload) else complete(planned, payload.name)
 
 
 def prepare_encode(src: Place, key: Place, out: str | os.PathLike[str], wanted: Format) -> Plan:
@@ -130,7 +133,7 @@ def decode(
 
     Raises:
         PlanError: Something is missing or contradicts itself.
-        DigestMismatch: A small file shows that the key is another; nothing was written.
+        DigestMismatch: A small file shows that the key is another, or (``Incomplete``) files are missing; nothing was written.
         FormatError: A file is damaged.
     """
     planned = prepare_decode(src, key, out, wanted=wanted, converter=converter, checksums=checksums)

@@ -140,9 +140,9 @@ def test_preview_touches_nothing_and_refuses_what_the_run_refuses(tmp_path: Path
     carry_out(simple(), tmp_path / "out")
     before = content(tmp_path / "out")
     with pytest.raises(PlanError, match="is there already"):
-        preview(simple(), tmp_path / "out")
+        preview(simple(2), tmp_path / "out")
     with pytest.raises(PlanError, match="is there already"):
-        carry_out(simple(), tmp_path / "out")
+        carry_out(simple(2), tmp_path / "out")
     assert content(tmp_path / "out") == before
 
 

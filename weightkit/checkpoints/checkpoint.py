@@ -93,8 +93,7 @@ class Checkpoint:
 
 def lone_file(folder: Folder) -> str | None:
     """The file's name, where a folder is a single file; None where it is a folder."""
-    name = PurePosixPath(folder.name).name
-    return name if folder.holds(name) and folder.blob(name).name == folder.name else None
+    return folder.names()[0] if folder.single else None
 
 
 def small_names(folder: Folder, made: Mapping[str, bytes] | None = None) -> list[str]:

@@ -1,6 +1,7 @@
 """What a set of weights is, told from a few small tensors: a model, a difference of two, damaged.
 
-The weights of RMS norms are near 1 and almost all positive in a model, near 0 and of both signs in a difference.
+The weights of RMS norms are near 1 and almost all positive in a model, near 0 and of both signs in a difference; where a family
+stores w of (1 + w), they tell nothing (``families.norms``).
 Source: peer-numerics, section 9 (inferred there; seen on the differences in peer-reference).
 """
 
@@ -13,8 +14,9 @@ import numpy as np
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.lazy import LazyTensor, Stored
 from weightkit.families import llama
+from weightkit.families.norms import norms_around_zero
 
-__all__ = ["Flavour", "already_holds", "fits_bfloat16", "flavour", "nothing_but_nan", "values"]
+__all__ = ["Flavour", "already_holds", "fits_bfloat16", "flavour", "nothing_but_nan", "same_start", "values"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -64,7 +66,9 @@ class Flavour:
 
 
 def flavour(checkpoint: Checkpoint) -> Flavour | None:
-    """What the norms of a checkpoint say; None where it has none."""
+    """What the norms of a checkpoint say; None where it has none, or its family's are around zero in a model, too."""
+    if norms_around_zero(checkpoint.json("config.json")):
+        return None
     found = [values(tensor, NORM_SAMPLE) for name, tensor in checkpoint.tensors.items() if llama.is_norm(name)]
     arrays = [one for one in found if one is not None and one.size]
     if not arrays:
@@ -93,6 +97,15 @@ def already_holds(base: Checkpoint, diff: Checkpoint) -> bool:
         rounder += int((round_before & ~round_now).sum())
         total += int((change != 0).sum())
     return total > 0 and rounder > total / 2
+
+
+def same_start(one: LazyTensor, other: LazyTensor) -> bool:
+    """Whether two tensors are the same expression, or of one shape with the same first values."""
+    if one == other:
+        return True
+    here, there = values(one, SAMPLE), values(other, SAMPLE)
+    same = one.spec.shape == other.spec.shape and here is not None and there is not None
+    return same and np.array_equal(here, there)  # type: ignore[arg-type]
 
 
 def nothing_but_nan(checkpoint: Checkpoint) -> list[str]:

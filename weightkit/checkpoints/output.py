@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from weightkit.checkpoints.arrangement import Arranged, follow, together, without_ties
 from weightkit.checkpoints.checkpoint import CONFIGS, Checkpoint
+from weightkit.checkpoints.config_text import set_values
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
 from weightkit.checkpoints.model import Model
@@ -55,7 +55,10 @@ def format_of(follows: Checkpoint, form: Form) -> Format:
 def groups(follows: Checkpoint, release: Mapping[str, LazyTensor], chosen: Format, form: Form) -> dict[str, list[str]]:
     """File name -> names of the tensors in it, as they are followed, or cut anew."""
     if form.max_shard_bytes is None:
-        return {renamed(name, follows.format, chosen): list(one.tensors) for name, one in follows.files.items()}
+        found = {renamed(name, follows.format, chosen): list(one.tensors) for name, one in follows.files.items()}
+        known = {name for one in follows.files.values() for name in one.tensors}
+        next(reversed(found.values())).extend(name for name in release if name not in known)  # a head that was untied
+        return found
     names = list(release) if follows.format.ordered else llama.in_state_dict_order(release)
     shards = shard([(name, release[name].spec) for name in names], form.max_shard_bytes)
     return dict(zip(shard_names(chosen, len(shards)), shards, strict=True))
@@ -138,19 +141,21 @@ def has_tokenizer(folder: Checkpoint) -> bool:
 
 
 def patch_config(content: bytes, release: Mapping[str, LazyTensor], pad_token: int | None) -> bytes:
-    """config.json with the dtype and vocabulary size of the tensors written; every other byte as it was.
+    """config.json with the dtype and vocabulary size of the tensors written; every other byte as it was, nested objects too.
 
     Args:
         content: The file.
         release: Name -> what is written.
         pad_token: What its pad_token_id becomes, if it has one; None for as it is.
+
+    Raises:
+        ValueError: It is no JSON object.
     """
     embedding = next((tensor.spec for name, tensor in release.items() if llama.is_vocabulary(name)), None)
     if embedding is None or not embedding.shape:
         return content
-    dtype, rows = embedding.dtype.name.encode(), str(embedding.shape[0]).encode()
-    content = re.sub(rb'("(?:torch_)?dtype":\s*)"\w+"', rb'\1"' + dtype + rb'"', content)
+    dtype = embedding.dtype.name
+    values: dict[str, str | int] = {"torch_dtype": dtype, "dtype": dtype, "vocab_size": embedding.shape[0]}
     if pad_token is not None:
-        number = str(pad_token).encode()
-        content = re.sub(rb'("pad_token_id":\s*)(?:-?\d+|null)', lambda match: match[1] + number, content)
-    return re.sub(rb'("vocab_size":\s*)\d+', lambda match: match[1] + rows, content)
+        values["pad_token_id"] = pad_token
+    return set_values(content, values)

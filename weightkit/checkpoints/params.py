@@ -10,9 +10,10 @@ from weightkit.core.blob import Folder
 from weightkit.core.errors import FormatError
 from weightkit.families.converters import ModelShape
 
-__all__ = ["PARAMS", "encode_params", "read_params", "shape_from_params"]
+__all__ = ["PARAMS", "encode_params", "read_params", "shape_from_params", "vocabulary_of"]
 
 PARAMS = "params.json"
+LLAMA_TOKENS = 32000
 LLAMA_3_TOKENS = 128256
 
 
@@ -55,6 +56,12 @@ def shape_from_params(origin: str, params: dict[str, Any], tokens: int, inner: i
         wide = int(params.get("ffn_dim_multiplier", 1) * int(8 * dim / 3))
         inner = multiple * ((wide + multiple - 1) // multiple)
     return ModelShape(dim, inner, heads, kv_heads, params["n_layers"], tokens, float(eps))
+
+
+def vocabulary_of(params: dict[str, Any]) -> int:
+    """Rows of the embedding, where only params.json is there: its vocab_size, or of Meta's own files, which say -1, 32000."""
+    said = params.get("vocab_size")
+    return said if type(said) is int and said > 0 else LLAMA_TOKENS
 
 
 def encode_params(shape: ModelShape) -> bytes:

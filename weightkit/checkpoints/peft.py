@@ -26,6 +26,7 @@ from weightkit.containers import open_file
 from weightkit.core.blob import Folder
 from weightkit.core.errors import PlanError
 from weightkit.core.lazy import LazyTensor, derive
+from weightkit.families import llama
 from weightkit.ops.move import DropLastAxis
 
 __all__ = ["Adapter", "Factors", "in_base", "is_adapter", "open_adapter"]
@@ -83,6 +84,11 @@ class Adapter:
     def name(self) -> str:
         """The folder's, for people and errors."""
         return self.folder.name
+
+    def is_copy(self, own: str) -> bool:
+        """Whether a whole tensor was stored beside what was trained: the original of a LoRA, or an embedding saved along."""
+        module = own.removesuffix(".weight")
+        return module in self.factors or (llama.is_vocabulary(own) and not self.config.saves(module))
 
 
 def is_adapter(folder: Folder) -> bool:

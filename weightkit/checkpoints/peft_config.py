@@ -28,6 +28,8 @@ APPLIED = {
     "alpha_pattern",
     "enable_lora",
     "init_lora_weights",
+    "ensure_weight_tying",
+    "modules_to_save",
 }
 """Fields of the config that decide something here."""
 
@@ -36,7 +38,6 @@ WITHOUT_EFFECT = {
     "auto_mapping",
     "base_model_name_or_path",
     "bias",  # whole tensors in the file, told by their names
-    "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
     "inference_mode",
@@ -46,7 +47,6 @@ WITHOUT_EFFECT = {
     "megatron_config",
     "megatron_core",
     "merge_weights",
-    "modules_to_save",  # whole tensors in the file, told by their names
     "peft_version",
     "qalora_group_size",  # of use_qalora, which is refused
     "revision",
@@ -95,6 +95,8 @@ class Config:
         root: Whether the scale is alpha / sqrt(rank) (rsLoRA).
         transposed: Whether weights are stored (in, out) (``fan_in_fan_out``).
         enabled: Of a weight that joins several, which have a LoRA (``enable_lora``); empty where that is not so.
+        saved: Ends of the names of modules that were trained whole (``modules_to_save``).
+        kept_tied: Whether a tied embedding stays one with its head (``ensure_weight_tying``).
     """
 
     rank: int
@@ -104,6 +106,12 @@ class Config:
     root: bool = False
     transposed: bool = False
     enabled: tuple[bool, ...] = ()
+    saved: tuple[str, ...] = ()
+    kept_tied: bool = False
+
+    def saves(self, module: str) -> bool:
+        """Whether a module was trained whole. Source: PEFT, ``_set_trainable``: by the end of its name."""
+        return any(module.endswith(one) for one in self.saved)
 
     def scale(self, module: str) -> tuple[int, float]:
         """Rank of a module's LoRA and what its product is multiplied by."""
@@ -154,6 +162,8 @@ def read_config(fields: Mapping[str, Any], origin: str) -> Config:
         root=bool(fields.get("use_rslora")),
         transposed=bool(fields.get("fan_in_fan_out")),
         enabled=tuple(enabled),
+        saved=names(fields.get("modules_to_save"), "modules_to_save", origin),
+        kept_tied=bool(fields.get("ensure_weight_tying")),
     )
 
 
@@ -168,6 +178,14 @@ def patterns(fields: Mapping[str, Any], name: str, origin: str) -> list[tuple[st
         except re.error as error:
             raise FormatError(origin, f"{name}: {key!r} is no pattern: {error}") from error
     return list(found.items())
+
+
+def names(value: object, field: str, origin: str) -> tuple[str, ...]:
+    """A field that lists modules; one alone may stand for a list."""
+    several = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(several, list) or any(not isinstance(one, str) for one in several):
+        raise FormatError(origin, f"{field} is {value!r}: wanted a list of names")
+    return tuple(several)
 
 
 def positive_int(value: object, name: str, origin: str) -> int:

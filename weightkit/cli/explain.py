@@ -15,7 +15,7 @@ from weightkit.cli.report import print_json, progress
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--expect", metavar="DIGEST", help="The digest that PATH, a file, should have.")
 @path_option("--against", "The right file or folder, to compare PATH with.", metavar="PATH")
-@path_option("--base", "What LoRAs were merged into: orders, roundings and sums are tried.", metavar="BASE")
+@path_option("--base", "What LoRAs or a difference were added to: orders, roundings and sums are tried.", metavar="BASE")
 @lora_option(required=False)
 @click.option("--naive-sum", is_flag=True, help="Add up all values, as authors' own checks do; a diagnosis, no proof.")
 @talk_options

@@ -16,10 +16,10 @@ from weightkit.cli.report import (
     print_json,
     print_notes,
     print_plan_and_exit,
+    print_receipts,
     progress,
     receipts_json,
 )
-from weightkit.core.sizes import format_size
 
 
 @click.command("make-diff")
@@ -87,10 +87,8 @@ def print_summary(made: Any, raw: Path, out: Path, seconds: float, rules: Any) -
     """What was written, how exact it is, and what to do next."""
     from weightkit.diff import RELEASE_SUMS
 
-    receipts = made.report.receipts
     print_notes(made.plan)
-    total = sum(one.nbytes for one in receipts)
-    click.echo(f"made {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
+    print_receipts(made, "made", out, seconds, names=False)
     if not made.changed:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {made.elements} elements come back, bit for bit")
     else:

@@ -34,6 +34,7 @@ from weightkit.cli.report import Clock, carry, finish, progress
 @release_option
 @arithmetic_options
 @as_option
+@click.option("--trust-inputs", is_flag=True, help="With --release: don't check the inputs' digests; number and sizes, still.")
 @verify_raw_option
 @click.option(
     "--dtype",
@@ -61,6 +62,7 @@ def command(
     converter: str | None,
     release: str | None,
     verify_raw: bool,
+    trust_inputs: bool,
     to: Any,
     parts: int | None,
     order: Any,
@@ -96,6 +98,7 @@ def command(
             order=order,
             checksums=checksums,
             allow_tuned_base=allow_tuned_base,
+            trust_inputs=trust_inputs,
             notify=notify,
         )
     done = carry(

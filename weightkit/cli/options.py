@@ -198,12 +198,17 @@ run_options = together(
     ),
     click.option("--dry-run", is_flag=True, help="Print the plan, with exact sizes, and stop."),
     click.option("--overwrite", is_flag=True, help="Replace files of the same names, each once its successor is whole."),
+    click.option(
+        "--keep-mismatched",
+        is_flag=True,
+        help="Keep a file with another digest than wanted, as NAME.mismatch, to be explained.",
+    ),
 )
 
 
 def run_from(options: dict[str, Any]) -> dict[str, Any]:
     """Of a command's options those that say how to run, as ``carry`` takes them."""
-    return {name: options[name] for name in ("jobs", "max_memory", "dry_run", "overwrite")}
+    return {name: options[name] for name in ("jobs", "max_memory", "dry_run", "overwrite", "keep_mismatched")}
 
 
 class FormatName(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone

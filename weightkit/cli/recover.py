@@ -34,6 +34,7 @@ from weightkit.core.dtypes import DType
 @path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
 @release_option
 @as_option
+@click.option("--trust-inputs", is_flag=True, help="With --release: don't check the inputs' digests; number and sizes, still.")
 @verify_raw_option
 @tensor_options
 @arithmetic_options
@@ -55,6 +56,7 @@ def command(
     converter: str | None,
     release: str | None,
     verify_raw: bool,
+    trust_inputs: bool,
     as_json: bool,
     quiet: bool,
     allow_tuned_base: bool,
@@ -85,6 +87,7 @@ def command(
         form=form,
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
+        trust_inputs=trust_inputs,
     )
     done = carry(
         planned,

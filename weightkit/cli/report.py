@@ -15,9 +15,10 @@ import click
 
 from weightkit.cli.options import MISMATCH, shown
 from weightkit.core.errors import DigestMismatch
-from weightkit.core.events import BytesWritten, Event, Notify, ignore
+from weightkit.core.events import BytesWritten, Event, Notify, Resumed
 from weightkit.core.sizes import format_size
 from weightkit.run.execute import Done, carry_out, preview
+from weightkit.run.ledgers.stage import mismatch_name
 from weightkit.run.plan import Plan
 from weightkit.run.receipts import Report
 
@@ -30,6 +31,7 @@ __all__ = [
     "print_mismatches",
     "print_notes",
     "print_plan_and_exit",
+    "print_receipts",
     "progress",
     "receipts_json",
 ]
@@ -59,9 +61,9 @@ class Clock:
 
 @contextmanager
 def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
-    """One bar in bytes on stderr; none where stderr is no terminal."""
+    """One bar in bytes on stderr; none where stderr is no terminal. What is taken up is told there in any case."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield ignore
+        yield lambda event: None if quiet else say_resumed(event)
         return
     from tqdm import tqdm
 
@@ -70,8 +72,18 @@ def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
         def notify(event: Event) -> None:
             if isinstance(event, BytesWritten):
                 bar.update(event.nbytes)
+            else:
+                say_resumed(event)
 
         yield notify
+
+
+def say_resumed(event: Event) -> None:
+    """Before work: how much of it an earlier run has done."""
+    if isinstance(event, Resumed):
+        then = "all is made again and compared, nothing is written" if event.whole else "each is read and checked"
+        of = f"{event.files} of {event.total} files stand already, {format_size(event.nbytes)}"
+        click.echo(f"{of}: {then}", err=True)
 
 
 def print_plan_and_exit(plan: Plan, out: Path, jobs: int, max_memory: int, *, overwrite: bool, as_json: bool) -> NoReturn:
@@ -96,6 +108,7 @@ def carry(
     jobs: int,
     max_memory: int,
     overwrite: bool,
+    keep_mismatched: bool,
     verify_raw: Path | None,
 ) -> Done:
     """Carry a plan out under a progress bar; with ``--dry-run`` print it and end."""
@@ -108,6 +121,7 @@ def carry(
             jobs=jobs,
             max_memory=max_memory,
             overwrite=overwrite,
+            keep_mismatched=keep_mismatched,
             verify_raw=verify_raw,
             notify=notify,
         )
@@ -153,20 +167,24 @@ def finish(
         elif next_step is None:
             print_verdict(done, out)
     print_mismatches(done.report.mismatches)
+    print_examination(done, out)
     if not done.ok:
         sys.exit(MISMATCH)
 
 
-def print_receipts(done: Done, verb: str, out: Path, seconds: float) -> None:
-    """What was written."""
+def print_receipts(done: Done, verb: str, out: Path, seconds: float, *, names: bool = True) -> None:
+    """What was written, or stood there; with ``names``, each file of weights."""
     receipts = done.report.receipts
     total = sum(one.nbytes for one in receipts)
-    if receipts:
+    if done.stood:
+        click.echo(f"everything stands already, and its digests hold: {len(receipts)} files, {format_size(total)}: {out}")
+        click.echo(f"made again from the inputs in {seconds:.1f} s, and no byte differs; nothing was written")
+    elif receipts:
         click.echo(f"{verb} {len(receipts)} files, {format_size(total)}, in {seconds:.1f} s: {out}")
     kept = sum(one.kept for one in receipts)
-    if kept:
+    if kept and not done.stood:
         click.echo(f"{kept} of them stood there whole from an interrupted run, and their digests hold")
-    weights = {file.path for file in done.plan.files}
+    weights = {file.path for file in done.plan.files} if names else set()
     for one in receipts:
         if one.path in weights:
             click.echo(f"  {one.sha256}  {one.path}")
@@ -182,6 +200,8 @@ def print_verdict(done: Done, out: Path) -> None:
     elif done.ok:
         click.echo("no published digests were given, so nothing proves this is the release")
         click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
+    elif done.stood:
+        click.echo("what stands there is what this command makes, and is not what was published")
     elif any(one.path in weights for one in done.report.mismatches):
         click.echo("index, small files and SHA256SUMS are written when all files of weights match")
     else:
@@ -277,3 +297,20 @@ def print_mismatches(mismatches: tuple[DigestMismatch, ...]) -> None:
         click.echo(f"  {one.algorithm} found  {one.actual}", err=True)
         if one.reason:
             click.echo(f"  {one.reason}", err=True)
+
+
+def print_examination(done: Done, out: Path) -> None:
+    """The command that examines a mismatch, on stderr; where the file was not kept, how it is kept."""
+    planned = {file.path for file in done.plan.everything}
+    wrong = [one for one in done.report.mismatches if one.path in planned]
+    there = {one.path: out / one.path if done.stood else out / mismatch_name(one.path) for one in wrong}
+    kept = [one for one in wrong if there[one.path].is_file()]
+    for one in kept:
+        examine = command_line("weightkit", "explain", there[one.path], "--expect", f"{one.algorithm}:{one.expected}")
+        click.echo(f"next: {examine}", err=True)
+    if wrong and not kept:
+        click.echo(
+            f"next: say the same with --keep-mismatched, which keeps it as {mismatch_name(wrong[0].path)}, then "
+            f"{command_line('weightkit', 'explain', there[wrong[0].path], '--expect', wrong[0].expected)}",
+            err=True,
+        )

@@ -69,22 +69,27 @@ class PickledDict(dict[Any, Any]):
 
 @dataclass(frozen=True, slots=True)
 class StorageRef:
-    """A storage that a pickle names: ``nbytes`` bytes under ``key``, elsewhere in the file."""
+    """A storage that a pickle names: ``nbytes`` bytes under ``key``, elsewhere in the file.
+
+    Files of before 1.6 may name a part of one, a view: bytes ``[start, stop)`` of it.
+    """
 
     key: str
     dtype: DType | None  # None: untyped, counted in bytes
     location: str
     nbytes: int
+    view: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorRef:
-    """A view of a storage. Offset and strides count elements."""
+    """A view of a storage. Offset and strides count elements; ``lazy`` says what torch still has to do to the values."""
 
     storage: StorageRef
     spec: TensorSpec
     offset: int
     strides: tuple[int, ...]
+    lazy: tuple[str, ...] = ()
 
     @property
     def contiguous(self) -> bool:
@@ -217,12 +222,23 @@ class Machine:
 
     def storage(self, value: Any) -> StorageRef:
         match value:
-            case ("storage", Global(name), str(key), str(location), int(count), *_) if count >= 0:
-                if name == "torch.storage UntypedStorage":
-                    return StorageRef(key, None, location, count)
-                dtype = BY_STORAGE[name.removeprefix("torch ")]
-                return StorageRef(key, dtype, location, count * dtype.itemsize)
+            case ("storage", Global(name), str(key), str(location), int(count), *more) if count >= 0:
+                dtype = None if name == "torch.storage UntypedStorage" else BY_STORAGE[name.removeprefix("torch ")]
+                width = dtype.itemsize if dtype else 1
+                return StorageRef(key, dtype, location, count * width, self.view(more, count, width))
         self.fail("names a storage in a form that torch does not write")
+
+    def view(self, more: list[Any], count: int, width: int) -> tuple[int, int] | None:
+        """Bytes of a storage that are meant, where not all are: ``(key of the view, first element, elements)``.
+
+        Source: torch 2.13, ``torch.serialization._legacy_load``, ``view_metadata``.
+        """
+        match more:
+            case [] | [None]:
+                return None
+            case [(str(), int(first), int(size))] if 0 <= first <= first + size <= count:
+                return first * width, (first + size) * width
+        self.fail("names a view of a storage in a form that torch does not write")
 
     def call(self, function: Any, arguments: Any) -> Any:
         match function, arguments:
@@ -238,16 +254,16 @@ class Machine:
                 return tuple(sizes)
             case Global("torch device"), (str(name), *_):
                 return name
-            case Global("torch._utils _rebuild_tensor_v3"), (storage, offset, shape, strides, _, _, Global(name), *_):
-                return self.tensor(storage, BY_NAME[name.removeprefix("torch ")], offset, shape, strides)
+            case Global("torch._utils _rebuild_tensor_v3"), (storage, offset, shape, strides, _, _, Global(name), *more):
+                return self.tensor(storage, BY_NAME[name.removeprefix("torch ")], offset, shape, strides, more)
             case Global("torch._utils _rebuild_tensor_v2" | "torch._utils _rebuild_tensor"), (
                 StorageRef(dtype=DType() as dtype) as storage,
                 offset,
                 shape,
                 strides,
-                *_,
+                *more,
             ):
-                return self.tensor(storage, dtype, offset, shape, strides)
+                return self.tensor(storage, dtype, offset, shape, strides, more[2:])
             case Global("torch._utils _rebuild_parameter" | "torch._utils _rebuild_parameter_with_state"), (
                 TensorRef() as tensor,
                 *_,
@@ -261,16 +277,33 @@ class Machine:
                 self.fail(f"calls {name.replace(' ', '.')} in a form that torch does not write")
         self.fail("calls something that is no function")
 
-    def tensor(self, storage: Any, dtype: DType, offset: Any, shape: Any, strides: Any) -> TensorRef:
+    def tensor(self, storage: Any, dtype: DType, offset: Any, shape: Any, strides: Any, more: list[Any]) -> TensorRef:
+        """A tensor; ``more`` may hold its metadata: what is still to be done to it, as ``{"conj": True}``."""
         if not isinstance(storage, StorageRef) or len(shape) != len(strides):
             self.fail("describes a tensor in a form that torch does not write")
         if not all(type(n) is int and n >= 0 for n in (offset, *shape, *strides)):
             self.fail("describes a tensor with an offset, a size or a stride that is no natural number")
         spec = TensorSpec(dtype, tuple(shape))
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if spec.numel and (last + 1) * dtype.itemsize > storage.nbytes:
-            self.fail(f"describes a tensor {spec} that reaches past the end of its storage of {storage.nbytes} bytes")
-        return TensorRef(storage, self.specs.setdefault(spec, spec), offset, tuple(strides))
+        start, stop = storage.view or (0, storage.nbytes)
+        if spec.numel and (last + 1) * dtype.itemsize > stop - start:
+            self.fail(f"describes a tensor {spec} that reaches past the end of its storage of {stop - start} bytes")
+        if start % dtype.itemsize:
+            self.fail(f"describes a tensor {spec} in a view of a storage that begins in the middle of an element")
+        first = start // dtype.itemsize + offset
+        return TensorRef(storage, self.specs.setdefault(spec, spec), first, tuple(strides), self.lazy(more))
+
+    def lazy(self, more: list[Any]) -> tuple[str, ...]:
+        """What torch would still do to a tensor's values, by name.
+
+        Source: torch 2.13, ``torch._utils.get_tensor_metadata``: the last argument where it is not empty.
+        """
+        match more:
+            case [] | [None]:
+                return ()
+            case [dict(metadata)]:
+                return tuple(str(name) for name, holds in metadata.items() if holds)
+        self.fail("describes a tensor in a form that torch does not write")
 
 
 def read_pickle(file: BinaryIO, file_name: str) -> Any:

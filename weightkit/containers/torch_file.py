@@ -14,8 +14,9 @@ from weightkit.containers.pickle_writer import Metadata
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip
 from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError
+from weightkit.core.records import Found, Record
 from weightkit.core.spec import TensorSpec
-from weightkit.core.stored import Record, Stored
+from weightkit.core.stored import Stored
 
 __all__ = ["WRITTEN_BY", "TorchFile", "torch_file"]
 
@@ -83,10 +84,9 @@ class Storage:
     nbytes: int
     crc32: int | None
 
-    @property
-    def record(self) -> Record | None:
+    def record(self, found: Found) -> Record | None:
         """The same as what a CRC covers."""
-        return None if self.crc32 is None else Record(self.start, self.nbytes, self.crc32)
+        return None if self.crc32 is None else Record(self.start, self.nbytes, self.crc32, found)
 
 
 def torch_file(blob: Blob, format: Format, profile: str, root: str, value: Any, storages: Mapping[str, Storage]) -> TorchFile:
@@ -97,13 +97,22 @@ def torch_file(blob: Blob, format: Format, profile: str, root: str, value: Any, 
     """
     refs = named_tensors(value, blob.name)
     for name, ref in refs.items():
+        if ref.lazy:
+            raise FormatError(
+                blob.name,
+                f"{name}: is kept lazily ({', '.join(ref.lazy)}), its values are not those in the file; save it anew, as "
+                "tensor.resolve_conj().resolve_neg()",
+            )
+        if ref.storage.view and profile != "legacy":
+            raise FormatError(blob.name, f"{name}: lies in a view of a storage, which only files of before torch 1.6 have")
         storage = storages.get(ref.storage.key)
         if storage is None:
             raise FormatError(blob.name, f"{name}: its data, storage {ref.storage.key}, is not in the file")
         if storage.nbytes != ref.storage.nbytes:
             wanted = ref.storage.nbytes
             raise FormatError(blob.name, f"{name}: storage {ref.storage.key} has {storage.nbytes} bytes, wanted {wanted}")
-    records = {key: storage.record for key, storage in storages.items()}
+    found = Found()
+    records = {key: storage.record(found) for key, storage in storages.items()}
     flat = isinstance(value, PickledDict) and all(isinstance(one, TensorRef) for one in value.values())
     return TorchFile(
         blob,

@@ -75,6 +75,10 @@ class Folder(Protocol):
     def name(self) -> str:
         """For people and errors."""
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one file."""
+
     def names(self) -> Sequence[str]:
         """Names of all files below it, sorted, with ``/`` between; hidden ones left out. Of a single file, its own."""
 

@@ -4,6 +4,7 @@
     ├── FormatError      a file is not what it claims to be, or is damaged
     ├── PlanError        the inputs are sound but do not fit together, or the output cannot be made
     └── DigestMismatch   a digest is not the one that was published
+        └── Incomplete   files that belong to what is to be proved are not there
 
 They carry data as well as a message, and survive a pickle. A bad argument to a function is a ``ValueError``; whoever
 knows the file turns it into one of these.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["DigestMismatch", "FormatError", "PlanError", "WeightkitError"]
+__all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "WeightkitError"]
 
 
 class WeightkitError(Exception):
@@ -74,3 +75,21 @@ class DigestMismatch(WeightkitError):
     def __str__(self) -> str:
         tail = f"; {self.reason}" if self.reason else ""
         return f"{self.path}: {self.algorithm} is {self.actual}, wanted {self.expected}{tail}"
+
+
+class Incomplete(DigestMismatch):
+    """Files that belong to a release are not there, so no proof of the others is one of it.
+
+    Attributes:
+        missing: Their names, all of them or the first.
+        reason: What names them: an index, the numbers in the others' names, a list.
+    """
+
+    def __init__(self, path: str, missing: Sequence[str], reason: str) -> None:
+        super().__init__(path, "", "", "", reason)
+        self.missing = tuple(missing)
+        self.args = (path, self.missing, reason)
+
+    def __str__(self) -> str:
+        more = f" and {len(self.missing) - 4} more" if len(self.missing) > 4 else ""
+        return f"{self.path}: is not complete: {', '.join(self.missing[:4])}{more} not there, which {self.reason}"

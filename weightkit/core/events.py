@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from weightkit.core.digest import Digest
 
-__all__ = ["BytesWritten", "Event", "FileFinished", "FileKept", "Notify", "ignore"]
+__all__ = ["BytesWritten", "Event", "FileFinished", "FileKept", "Notify", "Resumed", "ignore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,24 @@ class FileKept:
     nbytes: int
 
 
-Event = BytesWritten | FileFinished | FileKept
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Told once, before work: files of this plan stand already, from an earlier run. Each is still read and checked.
+
+    Attributes:
+        files: How many stand.
+        total: How many are planned.
+        nbytes: The size of those that stand.
+        whole: Whether the earlier run was complete, so that this one only compares.
+    """
+
+    files: int
+    total: int
+    nbytes: int
+    whole: bool = False
+
+
+Event = BytesWritten | FileFinished | FileKept | Resumed
 Notify = Callable[[Event], None]
 
 

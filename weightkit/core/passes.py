@@ -26,13 +26,16 @@ AHEAD_NBYTES = 32 << 20
 
 @contextmanager
 def reading(tensors: Iterable[LazyTensor]) -> Iterator[None]:
-    """Announce a pass over some tensors to the objects that they lie in; at its end, see that none has changed.
+    """Announce a pass over some tensors to the objects that they lie in.
+
+    At its end it is seen that no object has changed, and that no record of which only the beginning went by is damaged.
 
     Raises:
-        FormatError: One has.
+        FormatError: One has, or is.
     """
     extents: dict[Blob, list[Extent]] = {}
-    for leaf in leaves(tensors):
+    found = leaves(tensors)
+    for leaf in found:
         if leaf.strides is None:
             extents.setdefault(leaf.blob, []).append(Extent(leaf.start, leaf.start + leaf.spec.nbytes))
         else:
@@ -41,6 +44,8 @@ def reading(tensors: Iterable[LazyTensor]) -> Iterator[None]:
         for blob, wanted in extents.items():
             stack.enter_context(blob.ahead(wanted, AHEAD_NBYTES))
         yield
+    for leaf in found:
+        leaf.finish()
     for blob in extents:
         blob.check()
 
@@ -58,6 +63,8 @@ def blocks(tensors: Sequence[LazyTensor], block_nbytes: int = BLOCK_NBYTES) -> I
     reads = open_reads(tensors)
     for start, stop in tensors[0].spec.blocks(block_nbytes):
         yield tuple(read(start, stop) for read in reads)
+    for leaf in leaves(one for one in tensors if not isinstance(one, Stored)):  # those went by to their end
+        leaf.finish()
 
 
 def reader(tensor: LazyTensor) -> Read:

@@ -9,7 +9,7 @@ from isal.isal_zlib import crc32
 
 from weightkit.core.blob import Blob
 from weightkit.core.buffers import Buffer
-from weightkit.core.errors import FormatError
+from weightkit.core.records import Record, check, damaged
 from weightkit.core.spec import TensorSpec
 from weightkit.core.strided import gather_rows
 
@@ -22,15 +22,6 @@ Asked for in ascending, adjoining ranges from row 0 on, unless only some rows ar
 needs of the rows that went by (a running mean), and a CRC can be taken on the way. An operation that holds little may ask for
 rows once more. The caller must not write to the result: others may be reading it.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A run of bytes that a file keeps a CRC-32 of: ``[start, start + nbytes)``."""
-
-    start: int
-    nbytes: int
-    crc32: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +70,52 @@ class Stored:
         )
 
     def begin(self) -> Read:
-        """Start a pass; if all rows go by and the file keeps a CRC of just these bytes, it is checked with the last."""
-        wanted = self.record.crc32 if self.record is not None and self.whole else None
-        if wanted is None:
+        """Start a pass. What the file keeps a CRC of is checked: while it goes by, if all rows do in order, else beforehand.
+
+        A pass that ends before the last row leaves its record to ``finish``.
+        """
+        record = self.record
+        if record is None or record.sound:
             return self.read
-        last = self.spec.rows
+        if not self.whole:
+            return self.begin_part(record)
+        last, row = self.spec.rows, self.spec.row_nbytes
+        found, wanted = record.found, record.crc32
         crc = seen = 0
 
         def read(start: int, stop: int) -> Buffer:
             nonlocal crc, seen
+            if start > seen:
+                check(self.blob, record, self.name)
+                seen = last
             buffer = self.read(start, stop)
-            if start == seen:
-                crc, seen = crc32(buffer, crc), stop
-                if stop == last and crc != wanted:
-                    raise FormatError(
-                        self.blob.name,
-                        f"{self.name} is damaged: its bytes have CRC-32 {crc:08x}, the file itself records {wanted:08x}; "
-                        "download the file again",
-                    )
+            if stop > seen:
+                crc, seen = crc32(buffer if start == seen else memoryview(buffer)[(seen - start) * row :], crc), stop
+                if stop < last:
+                    found.under_way.add(record.start)
+                elif crc != wanted:
+                    raise damaged(self.blob, record, crc, self.name)
+                else:
+                    found.hold(record.start)
             return buffer
 
         return read
+
+    def begin_part(self, record: Record) -> Read:
+        """Start a pass over less than the record, or over it in another order."""
+
+        def read(start: int, stop: int) -> Buffer:
+            check(self.blob, record, self.name)
+            return self.read(start, stop)
+
+        return read
+
+    def finish(self) -> None:
+        """See that what passes have used of the record is sound, where none came to its end.
+
+        Raises:
+            FormatError: It is damaged.
+        """
+        record = self.record
+        if record is not None and record.start in record.found.under_way:
+            check(self.blob, record, self.name)

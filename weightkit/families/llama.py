@@ -14,6 +14,7 @@ import numpy as np
 
 __all__ = [
     "HEADS",
+    "HEADS_ENDS",
     "LAYER_TABLE",
     "PARTS",
     "SIZES",
@@ -22,6 +23,7 @@ __all__ = [
     "Row",
     "all_rows",
     "block_of",
+    "head_of",
     "in_state_dict_order",
     "inv_freq",
     "is_inv_freq",
@@ -117,6 +119,9 @@ VOCABULARIES = {
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
 """Ends of the names of tensors with one row for each token."""
 
+HEADS_ENDS = ("lm_head.weight", "embed_out.weight")
+"""Those among them that are heads."""
+
 BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)")
 
 
@@ -139,6 +144,14 @@ def is_norm(name: str) -> bool:
 def is_vocabulary(name: str) -> bool:
     """Whether the tensor has one row for each token."""
     return name.endswith(VOCABULARY)
+
+
+def head_of(embedding: str) -> str:
+    """The name of the head that belongs to an embedding."""
+    if embedding.endswith("embed_in.weight"):
+        return "embed_out.weight"
+    before, found, _ = embedding.rpartition("language_model.model.embed_tokens.weight")
+    return f"{before}language_model.lm_head.weight" if found else "lm_head.weight"
 
 
 def is_inv_freq(name: str) -> bool:

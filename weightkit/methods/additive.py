@@ -21,7 +21,7 @@ from weightkit.core.errors import PlanError
 from weightkit.core.lazy import LazyTensor, derive
 from weightkit.core.probes import Changed
 from weightkit.methods import Evidence
-from weightkit.methods.base import bfloat16_notes, nan_problems, opened
+from weightkit.methods.base import bfloat16_notes, check_configs, nan_problems, opened
 from weightkit.methods.pairing import Pairs, Rules, pair
 from weightkit.ops.add import Add, Subtract
 from weightkit.run.plan import OutputFile, Plan, Twin, Watched
@@ -61,6 +61,7 @@ class Additive:
         """The sum, which follows the diff in its files."""
         base, diff = opened(base), open_checkpoint(payload, self.role)
         own = of(base)
+        contradicting = check_configs(base, diff, allow_tuned_base=options.allow_tuned_base)
         pairs = pair(own, diff, options, other_is="diff")
         release: dict[str, LazyTensor] = {}
         adding = {dtype: Add(dtype) for dtype in {options.dtype_of(name, diff.spec(name)) for name in pairs.base}}
@@ -83,7 +84,7 @@ class Additive:
             configs=own if options.config_from == "base" else diff,
             tokenizers=tokenizers,
             steps=(*base.steps, f"diff + base, {len(release)} tensors, in {dtypes(release)}"),
-            notes=(*base.notes, *pairs.notes, *bfloat16_notes(own)),
+            notes=(*base.notes, *pairs.notes, *contradicting, *bfloat16_notes(own)),
         )
 
     def make(self, base: Model, tuned: Model, options: Options, form: Form) -> Plan:

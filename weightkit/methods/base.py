@@ -7,12 +7,13 @@ from dataclasses import replace
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import converter_for, open_checkpoint
 from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.evidence import like_llama_one, llama_two_marks, mostly_bfloat16, quantized_as
 from weightkit.checkpoints.flavour import fits_bfloat16, nothing_but_nan
 from weightkit.checkpoints.model import Model
 from weightkit.core.errors import PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER
 
-__all__ = ["based", "bfloat16_notes", "nan_problems", "opened", "opened_from"]
+__all__ = ["based", "bfloat16_notes", "check_configs", "nan_problems", "opened", "opened_from", "refuse_quantized"]
 
 
 def based(place: Place, role: str, converter: str | None = None) -> Model:
@@ -49,6 +50,56 @@ def opened(model: Model) -> Model:
 def opened_from(model: Model, checkpoint: Checkpoint) -> Model:
     """The model with the tensors of a checkpoint, which it follows in everything."""
     return replace(model, tensors=checkpoint.tensors, follows=checkpoint, configs=checkpoint, tokenizers=checkpoint)
+
+
+def refuse_quantized(base: Checkpoint, role: str) -> None:
+    """Refuse a base whose config says it is quantized: nothing can be added to what its integers stand for.
+
+    Raises:
+        PlanError: It does.
+    """
+    if method := quantized_as(base):
+        raise PlanError(
+            f"{role} {base.name} is quantized ({method}), says its config: nothing is added to quantized weights; take the "
+            "original, and quantize the result"
+        )
+
+
+def check_configs(base: Model, diff: Checkpoint, *, allow_tuned_base: bool) -> list[str]:
+    """What the configs of base and diff say against each other, as notes.
+
+    Refused is what is surely wrong: a base that is quantized where the diff is not, LLaMA-2 under a diff of LLaMA 1 (two marks
+    of it in the base's config, none in the diff's), LLaMA 1 rounded to bfloat16. A single mark may be left over from something
+    else: a note.
+
+    Raises:
+        PlanError: The base is surely another than the diff's.
+    """
+    own = base.follows
+    if own is None:
+        return []
+    if quantized_as(own) != quantized_as(diff):
+        refuse_quantized(own, base.role)
+    here, there = own.json("config.json"), diff.json("config.json")
+    notes = []
+    marks = llama_two_marks(here)
+    if marks and there and not llama_two_marks(there):
+        what = f"{base.role} {own.name} looks like LLaMA-2 ({', '.join(marks)} in its config), and the diff's config does not"
+        if len(marks) > 1 and not allow_tuned_base:
+            raise PlanError(f"{what}: the sum would be of two models; take LLaMA 1, or say --allow-tuned-base if it is right")
+        notes.append(what)
+    eps = [one.get("rms_norm_eps") for one in (here, there)]
+    if None not in eps and eps[0] != eps[1]:
+        notes.append(f"rms_norm_eps is {eps[0]} in the base's config, {eps[1]} in the diff's: of two models, perhaps")
+    if mostly_bfloat16(own) and not mostly_bfloat16(diff):
+        what = f"{own.name}: is stored as bfloat16, and the diff is not"
+        if like_llama_one(here) and not allow_tuned_base:
+            raise PlanError(
+                f"{what}: LLaMA 1 was published in float16, so its values were rounded on the way and the sum is not the "
+                "release; take a base in float16, or say --allow-tuned-base if the diff was made against this one"
+            )
+        notes.append(f"{what}: if the original was float16, its values were rounded and no published digest can come out")
+    return notes
 
 
 def nan_problems(checkpoint: Checkpoint, role: str) -> list[str]:

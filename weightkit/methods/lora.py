@@ -6,16 +6,15 @@ place of the model's, cast to its dtype, before anything is added to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from weightkit.blobs import known
 from weightkit.checkpoints import vocabulary
-from weightkit.checkpoints.flavour import flavour, values
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.model import Model
-from weightkit.checkpoints.peft import Adapter, Factors, in_base, is_adapter, open_adapter
+from weightkit.checkpoints.peft import Adapter, Factors, is_adapter, open_adapter
 from weightkit.core.blob import Folder
 from weightkit.core.dtypes import FLOAT32, DType
 from weightkit.core.errors import PlanError
@@ -23,9 +22,11 @@ from weightkit.core.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.methods import Evidence
-from weightkit.methods.base import bfloat16_notes, opened
+from weightkit.methods.base import bfloat16_notes, opened, refuse_quantized
 from weightkit.methods.pairing import Rules
 from weightkit.methods.placing import misplaced, of_another_size
+from weightkit.methods.tuned import check_base
+from weightkit.methods.tying import NO_TIE, Tie, tie_of, untied, unties
 from weightkit.ops.add import Cast
 from weightkit.ops.lora import DEFAULT_ROUNDING, MergeLora, Rounding, rounding_named
 from weightkit.ops.move import JoinColumns, JoinRows, TakeColumns, TakeRows, Transpose
@@ -33,6 +34,9 @@ from weightkit.ops.product import Sums
 from weightkit.run.plan import Plan
 
 __all__ = ["METHOD", "Arithmetic", "Lora", "Options", "merged"]
+
+
+ONE_WEIGHT = "they are tied, one weight, so both are added to it, as PEFT does; that is not quite what was trained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Lora:
         """The model with one adapter merged."""
         first = not base.steps
         base = opened(base)
+        if first and base.follows:
+            refuse_quantized(base.follows, base.role)
         after = [open_adapter(one, self.role) for one in options.adapters[options.adapters.index(payload) + 1 :]]
         adapter = open_adapter(payload, self.role)
         how = Arithmetic(options.rounding, options.sums)
@@ -135,8 +141,15 @@ def merged(model: Model, adapter: Adapter, how: Arithmetic, after: Sequence[Adap
     tokenizer = vocabulary.read(adapter.folder)
     refuse(adapter, misplaced(tensors, adapter, tokenizer, after))
     problems: list[str] = []
-    put_whole(tensors, adapter, problems)
-    step = add_factors(tensors, adapter, rounding, how.sums, problems)
+    tie = tie_of(model)
+    if unties(adapter, tie):
+        model, tie = untied(model, tensors, adapter, tie, problems), NO_TIE
+    put_whole(tensors, adapter, tie, problems)
+    step = add_factors(tensors, adapter, tie, rounding, how.sums, problems)
+    if tie.head in tensors:
+        tensors[tie.head] = tensors[tie.embedding]
+    if sum(tie.find(f"{one}.weight", [tie.embedding]) == tie.embedding for one in adapter.factors) > 1:
+        model = replace(model, notes=(*model.notes, f"{adapter.name}: LoRAs of {tie.embedding} and {tie.head}: {ONE_WEIGHT}"))
     refuse(adapter, problems)
     said = str(how)
     result = replace(
@@ -160,10 +173,11 @@ def refuse(adapter: Adapter, problems: Sequence[str]) -> None:
         raise PlanError(f"{adapter.name} does not fit:", problems)
 
 
-def put_whole(tensors: dict[str, LazyTensor], adapter: Adapter, problems: list[str]) -> None:
+def put_whole(tensors: dict[str, LazyTensor], adapter: Adapter, tie: Tie, problems: list[str]) -> None:
     """Put the tensors that an adapter holds whole in the place of the model's."""
-    for own, tensor in adapter.whole.items():
-        name = in_base(own, tensors)
+    for own in sorted(adapter.whole, key=tie.is_head):
+        tensor = adapter.whole[own]
+        name = tie.find(own, tensors)
         if name is None:
             problems.append(f"{own}: matches nothing in the base")
         elif tensor.spec.shape[1:] != tensors[name].spec.shape[1:] or not fits_rows(name, tensors[name], tensor):
@@ -173,12 +187,15 @@ def put_whole(tensors: dict[str, LazyTensor], adapter: Adapter, problems: list[s
             tensors[name] = tensor if tensor.spec.dtype == step else derive(Cast(step), tensor)
 
 
-def add_factors(tensors: dict[str, LazyTensor], adapter: Adapter, rounding: Rounding, sums: Sums, problems: list[str]) -> str:
+def add_factors(
+    tensors: dict[str, LazyTensor], adapter: Adapter, tie: Tie, rounding: Rounding, sums: Sums, problems: list[str]
+) -> str:
     """Add an adapter's products to the model's weights; what it did, in a line."""
     modules: list[str] = []
     scales: set[tuple[int, float]] = set()
-    for module, factors in adapter.factors.items():
-        name = in_base(f"{module}.weight", tensors)
+    for module in sorted(adapter.factors, key=lambda one: tie.is_head(f"{one}.weight")):
+        factors = adapter.factors[module]
+        name = tie.find(f"{module}.weight", tensors)
         if name is None:
             problems.append(f"{module}: matches nothing in the base")
             continue
@@ -265,40 +282,6 @@ def described(adapter: Adapter, modules: Sequence[str], scales: set[tuple[int, f
     whole = f"{len(adapter.whole)} tensors whole" + (f" ({max(rows)} tokens)" if rows else "")
     lora = f"{len(modules)} weights ({kinds}), {numbers}" if modules else "no LoRA"
     return f"{adapter.name}: {lora}" + (f"; {whole}" if adapter.whole else "")
-
-
-def check_base(base: Model, adapters: Sequence[Adapter]) -> None:
-    """Refuse a base that is a diff, or has one of the adapters in it already.
-
-    Raises:
-        PlanError: It is or has.
-    """
-    found = flavour(base.follows) if base.follows else None
-    if found and found.is_diff:
-        raise PlanError(
-            f"{base.role} {base.source.name} is a diff, not a model: only {found.positive:.0%} of its norm weights are "
-            "positive; recover the model first, or do both at once with weightkit recover --raw BASE --diff DIFF --lora LORA "
-            "(--allow-tuned-base if it is a model)"
-        )
-    reason = merged_already(base.tensors or {}, adapters)
-    if reason:
-        raise PlanError(
-            f"{base.role} {base.source.name} is merged already: {reason}; name the original, or say --allow-tuned-base if it "
-            "is not so"
-        )
-
-
-def merged_already(tensors: Mapping[str, LazyTensor], adapters: Sequence[Adapter]) -> str:
-    """Why a base looks as if one of the adapters were merged into it already; empty where it does not."""
-    for adapter in adapters:
-        for own, tensor in adapter.whole.items():
-            name = in_base(own, tensors)
-            if name is None or tensors[name].spec.shape != tensor.spec.shape:
-                continue
-            here, there = values(tensors[name], 4096), values(tensor, 4096)
-            if here is not None and there is not None and here.any() and bool((here == there).all()):
-                return f"its {name} is that of {adapter.name}"
-    return ""
 
 
 METHOD: Any = Lora()

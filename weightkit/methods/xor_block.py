@@ -8,7 +8,7 @@ Source: releases, section 8; Open-Assistant ``xor_codec.py``, run; peer-numerics
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -34,10 +34,11 @@ from weightkit.methods.xor_files import (
     is_weights,
     listing,
     payload_files,
+    refuse_pointers,
     untouched,
 )
 from weightkit.run.plan import Plan, Planned, StreamFile
-from weightkit.streams import Known, Stream, whole
+from weightkit.streams import FileBytes, Known, Stream, whole
 from weightkit.streams.gzip import MAGIC as GZIP_MAGIC
 from weightkit.streams.gzip import Gunzip, Gzip
 from weightkit.streams.xor import Padded
@@ -61,6 +62,11 @@ class Keys:
     name: str
     streams: Mapping[str, Stream]
     converted: str | None = None
+
+    def blobs(self, names: Iterable[str]) -> dict[str, Blob]:
+        """Those of these files that lie in the base's folder."""
+        lying = {name: self.streams.get(name) for name in names}
+        return {name: stream.blob for name, stream in lying.items() if isinstance(stream, FileBytes)}
 
 
 def keys_in(base: Model, max_shard_bytes: int | None) -> Keys:
@@ -92,13 +98,16 @@ def decoded(payload: Folder, base: Model, role: str, max_shard_bytes: int | None
         max_shard_bytes: Limit of the shards, where the base is converted; None for that of 2023.
 
     Raises:
-        PlanError: The base is another.
+        PlanError: The base is another, or Git-LFS pointers lie among the files.
     """
+    found = payload_files(payload)
+    refuse_pointers(role, found)
     keys = keys_in(base, max_shard_bytes)
+    refuse_pointers(base.role, keys.blobs(found))
     files = []
     problems = []
     copied = []
-    for name, blob in payload_files(payload).items():
+    for name, blob in found.items():
         stream = unpacked(blob)
         if name in keys.streams:
             files.append(StreamFile(name, Padded(stream, keys.streams[name])))
@@ -148,7 +157,10 @@ def encoded(source: Folder, base: Model, role: str, max_shard_bytes: int | None 
     keys = keys_in(base, max_shard_bytes)
     files = []
     copied = []
-    for name, blob in listing(source, role).items():
+    sources = listing(source, role)
+    refuse_pointers(role, sources)
+    refuse_pointers(base.role, keys.blobs(sources))
+    for name, blob in sources.items():
         if name not in keys.streams or PurePosixPath(name).name == PLAIN:
             copied.append(name)
             files.append(StreamFile(name, whole(blob)))

@@ -33,8 +33,11 @@ from weightkit.methods.xor_files import (
     first_few,
     head,
     implausible,
+    is_pointer,
+    is_weights,
     listing,
     payload_files,
+    refuse_pointers,
     untouched,
 )
 from weightkit.run.plan import Plan, StreamFile
@@ -115,12 +118,15 @@ def decoded(payload: Folder, key: Key, role: str) -> Coded:
         role: What the payload is to the caller, for messages.
 
     Raises:
-        PlanError: A file contradicts itself.
+        PlanError: A file contradicts itself, or is a Git-LFS pointer.
         DigestMismatch: A small file shows that the key is another.
     """
+    found = payload_files(payload)
+    refuse_pointers(role, {name: blob for name, blob in found.items() if ENC.fullmatch(name) or is_weights(name)})
+    refuse_pointers("the key", {key.name: key.blob})
     known = key.known()
     notes = [f"key: {key.blob.name}, {key.blob.nbytes} bytes" + (f", {known[1]} of {known[0]}" if known else "")]
-    named = {name: (ENC.fullmatch(name), blob) for name, blob in payload_files(payload).items()}
+    named = {name: (ENC.fullmatch(name), blob) for name, blob in found.items()}
     left = [name for name, (match, _) in named.items() if match is None]
     if left:
         notes.append(f"left out, no .enc files: {first_few(left)}")
@@ -190,7 +196,10 @@ def encoded(source: Folder, key: Key, role: str) -> Coded:
         PlanError: Something is missing, or is one already.
     """
     files = []
-    for name, blob in listing(source, role).items():
+    sources = listing(source, role)
+    refuse_pointers(role, sources)
+    refuse_pointers("the key", {key.name: key.blob})
+    for name, blob in sources.items():
         if ENC.fullmatch(name):
             raise PlanError(f"{role}: {name} is an .enc file already")
         taken = hashlib.sha256()
@@ -221,6 +230,9 @@ def of_folder(folder: Folder) -> Iterator[str]:
 
 def about(file: Blob, name: str, digest: str) -> Iterator[str]:
     """What an ``.enc`` file of this name is, for people."""
+    if is_pointer(file):
+        yield f"a Git-LFS pointer (lfs) in the place of {name} under a byte XOR: fetch it with `git lfs pull`"
+        return
     header = head(file, HEADER_NBYTES).hex()
     if digest == NOTHING and header != digest:
         yield f"{name} under a byte XOR, without a header (as TechGPT's): it carries no check of its own"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -27,9 +27,11 @@ __all__ = [
     "head",
     "implausible",
     "is_json",
+    "is_pointer",
     "is_weights",
     "listing",
     "payload_files",
+    "refuse_pointers",
     "untouched",
 ]
 
@@ -39,6 +41,9 @@ ENC = re.compile(r"(?P<name>.+)\.(?P<digest>[0-9a-fA-F]{64})\.enc")
 
 LISTS = ("SHA256SUMS", "TENSORS")
 """What weightkit itself leaves in a folder and writes anew."""
+
+POINTER = b"version https://git-lfs"
+"""How a Git-LFS pointer begins."""
 
 SMALL_NBYTES = 4 << 20
 """Files up to this size are decoded before the work, to notice a wrong key or base at once."""
@@ -120,6 +125,22 @@ def is_weights(name: str) -> bool:
 def head(blob: Blob, nbytes: int) -> bytes:
     """The first bytes of a file."""
     return bytes(blob.read(0, min(nbytes, blob.nbytes)))
+
+
+def is_pointer(blob: Blob) -> bool:
+    """Whether a Git-LFS pointer lies where a file should."""
+    return head(blob, len(POINTER)) == POINTER
+
+
+def refuse_pointers(role: str, files: Mapping[str, Blob]) -> None:
+    """See that files are there themselves: a pointer decodes to noise, for which a base or key would be blamed.
+
+    Raises:
+        PlanError: Git-LFS pointers lie in their places.
+    """
+    found = [f"{name}: is a Git-LFS pointer, not the file itself" for name, blob in files.items() if is_pointer(blob)]
+    if found:
+        raise PlanError(f"{role}: not all files were fetched; run `git lfs pull` there first:", found)
 
 
 def implausible(name: str, stream: Stream, nbytes: int) -> str:

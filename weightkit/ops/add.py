@@ -23,6 +23,10 @@ from weightkit.core.spec import TensorSpec
 __all__ = ["Add", "Cast", "Subtract"]
 
 
+UNSIGNED = ("uint16", "uint32", "uint64")
+"""Types that torch holds and does not add. Source: torch 2.13, ``add_stub`` "not implemented for 'UInt16'"."""
+
+
 @dataclass(frozen=True, slots=True)
 class Add:
     """``other + base``, both cast to ``dtype`` first. Shapes: equal -> the same.
@@ -46,6 +50,10 @@ class Add:
                 raise ValueError(f"{spec.dtype} is not turned into {self.dtype}")
         if self.dtype.kind not in ("float", "int") or (self.dtype.itemsize == 1 and self.dtype.kind == "float"):
             raise ValueError(f"{self.dtype} has no addition; if it is no difference, say --whole with its name")
+        if self.dtype.name in UNSIGNED:
+            raise ValueError(
+                f"torch adds no unsigned integers as {self.dtype}; if it is no difference, say --whole with its name"
+            )
         return other if other.dtype == self.dtype else TensorSpec(self.dtype, base.shape)
 
     def begin(self, base: Rows, other: Rows) -> Read:

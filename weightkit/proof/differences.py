@@ -8,21 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from weightkit.core.buffers import Buffer
+from weightkit.core.dtypes import BY_NAME, DType
 from weightkit.core.events import BytesWritten, Notify, ignore
 from weightkit.core.lazy import LazyTensor, derive
 from weightkit.core.passes import BLOCK_NBYTES, blocks, open_reads, reading
 from weightkit.core.spec import TensorSpec
 from weightkit.ops.move import PairRows
 from weightkit.proof.unchecked import unchecked
-from weightkit.streams.planes import SIGNED, UNSIGNED, in_order
+from weightkit.streams.planes import SIGNED, UNSIGNED, cast_bits, in_order
 
 __all__ = ["Comparison", "TensorDifference", "compare", "paired_otherwise", "same_bytes"]
 
 Tensors = Mapping[str, LazyTensor]
+Bits = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+FLOAT64 = BY_NAME["float64"]
+EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
+"""The bits of the exponent. Source: IEEE 754-2019, section 3.4; bfloat16 has float32's."""
 
 
 @dataclass(slots=True)
@@ -38,6 +45,9 @@ class TensorDifference:
         ulps: Differences in ULPs: 1, 2, up to 16, more -> how many elements. Only for floats of 16 and 32 bits.
         first: The first byte of the tensor that differs.
         last: The last one.
+        nan: Elements that are NaN or infinite here and numbers there.
+        nan_there: The other way round.
+        largest: The largest difference of two numbers; 0 where none were compared.
     """
 
     name: str
@@ -48,6 +58,9 @@ class TensorDifference:
     ulps: dict[str, int] = field(default_factory=dict)
     first: int | None = None
     last: int | None = None
+    nan: int = 0
+    nan_there: int = 0
+    largest: float = 0.0
 
     @property
     def same(self) -> bool:
@@ -111,6 +124,7 @@ def tally(found: TensorDifference, at: int, one: Buffer, other: Buffer) -> None:
     if found.first is None:
         found.first = at + int(bytes_changed[0])
     found.last = at + int(bytes_changed[-1])
+    measure(found, left[changed], right[changed])
     if found.spec.dtype.kind == "float" and width in (2, 4):
         ordered = [in_order(side[changed], width).view(SIGNED[width]).astype(np.int64) for side in (left, right)]
         distance = np.abs(ordered[0] - ordered[1])
@@ -122,6 +136,27 @@ def tally(found: TensorDifference, at: int, one: Buffer, other: Buffer) -> None:
         ):
             if count:
                 found.ulps[label] = found.ulps.get(label, 0) + count
+
+
+def measure(found: TensorDifference, left: Bits, right: Bits) -> None:
+    """Count what is no number on one side, and keep the largest difference of numbers."""
+    here, there = (cast_bits(side.tobytes(), found.spec.dtype, FLOAT64) for side in (left, right))
+    if here is None or there is None:
+        return
+    numbers, others = (is_number(side, found.spec.dtype) for side in (left, right))
+    found.nan += int((~numbers & others).sum())
+    found.nan_there += int((numbers & ~others).sum())
+    both = numbers & others
+    if both.any():
+        distance = np.abs(np.frombuffer(here, "<f8")[both] - np.frombuffer(there, "<f8")[both])
+        found.largest = max(found.largest, float(distance.max()))
+
+
+def is_number(bits: Bits, dtype: DType) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Which elements are neither NaN nor infinite: those whose exponent is not all ones."""
+    mask = EXPONENT[dtype.name]
+    found: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = (bits & bits.dtype.type(mask)) != mask
+    return found
 
 
 def same_bytes(one: LazyTensor, other: LazyTensor) -> bool:

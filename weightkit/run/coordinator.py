@@ -28,6 +28,7 @@ class Coordinator:
         executor: Who works.
         block_nbytes: About how many bytes of a tensor at a time.
         notify: Told what happens.
+        keep_mismatched: Whether files that are not what was published are kept as ``NAME.mismatch``.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class Coordinator:
         executor: Executor,
         block_nbytes: int,
         notify: Notify,
+        *,
+        keep_mismatched: bool = False,
     ) -> None:
         self.ledger, self.standing, self.gates, self.executor = ledger, standing, gates, executor
-        self.block_nbytes, self.notify = block_nbytes, notify
+        self.block_nbytes, self.notify, self.keep_mismatched = block_nbytes, notify, keep_mismatched
         self.settled: set[str] = set()
         self.waiting: list[Receipt] = []
         self.published: dict[str, Receipt] = {}
@@ -67,7 +70,7 @@ class Coordinator:
         self.publish(wait=False)
         known = [file for file in files if file.path in self.standing.receipts]
         self.take(in_threads(executor.jobs, self.read_again, known, self.notify))
-        work = Work(self.ledger.stage(), self.block_nbytes, executor.processes > 0)
+        work = Work(self.ledger.stage(), self.block_nbytes, executor.processes > 0, self.keep_mismatched)
         self.take(executor.run(work, self.still_to_do(files), self.notify))
         self.publish(wait=True)
 

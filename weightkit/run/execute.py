@@ -14,7 +14,7 @@ from weightkit import manifests
 from weightkit.blobs import LocalFolder, Place
 from weightkit.core.digest import Digest
 from weightkit.core.errors import DigestMismatch, PlanError
-from weightkit.core.events import Notify, ignore
+from weightkit.core.events import Notify, Resumed, ignore
 from weightkit.core.sizes import format_size
 from weightkit.manifests import Entry
 from weightkit.manifests import tensors as content
@@ -22,7 +22,9 @@ from weightkit.run.budget import DEFAULT_MAX_MEMORY, Budget, fit
 from weightkit.run.coordinator import Coordinator
 from weightkit.run.executors import Executor
 from weightkit.run.executors.threads import Threads
-from weightkit.run.gates import Checklist
+from weightkit.run.gates import Checklist, Gate, Inputs
+from weightkit.run.ledgers import Ledger
+from weightkit.run.ledgers.compared import Compared
 from weightkit.run.ledgers.directory import Directory
 from weightkit.run.plan import OutputFile, Plan, SmallFile, StreamFile
 from weightkit.run.receipts import DIGEST, Receipt, Report, Standing
@@ -48,10 +50,12 @@ class Done:
     Attributes:
         plan: What was to be written.
         report: What was, and which digests did not match.
+        stood: Whether all of it stood there already: it was made again and compared, and nothing was written.
     """
 
     plan: Plan
     report: Report
+    stood: bool = False
 
     def __repr__(self) -> str:
         return f"<{self.plan.job}, {'ok' if self.ok else 'not ok'}: {self.report!r}>"
@@ -115,6 +119,8 @@ def disk(plan: Plan, out: Path, standing: Standing) -> tuple[int, int]:
     there = out.absolute()
     while not there.exists():
         there = there.parent
+    if standing.whole:
+        return 0, shutil.disk_usage(there).free
     whole = standing.receipts.keys() - standing.changed
     needed = sum(file.nbytes for file in plan.everything if file.path not in whole)
     return needed + MARGIN_NBYTES, shutil.disk_usage(there).free
@@ -147,6 +153,7 @@ def carry_out(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     lists: Lists = SUMS_ONLY,
     verify_raw: Place | None = None,
     executor: Executor | None = None,
@@ -154,7 +161,8 @@ def carry_out(
 ) -> Done:
     """Check room and names, write the files, and if every digest holds, the lists.
 
-    With ``verify_raw``, a folder of Meta's, nothing is published before its checklist has been found to hold.
+    With ``verify_raw``, a folder of Meta's, nothing is published before its checklist has been found to hold. A folder in which
+    all that is planned stands already is not written to: what would be written is made and compared with it.
 
     Args:
         plan: What to write.
@@ -162,6 +170,7 @@ def carry_out(
         jobs: Files at a time; an ``executor`` has its own number.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         lists: Name of a list of digests -> which digest of each file goes into it; the last is written last.
         verify_raw: Meta's folder to be checked.
         executor: Who does the work; None: threads of this process.
@@ -175,8 +184,10 @@ def carry_out(
     workers = executor if executor is not None else Threads(jobs)
     budget = fit(planned.files, workers.jobs, max_memory, workers.processes)
     with ExitStack() as stack:
-        gates = [] if verify_raw is None else [stack.enter_context(Checklist(verify_raw))]
-        ledger = stack.enter_context(closing(Directory(out, overwrite=overwrite)))
+        gates: list[Gate] = [] if verify_raw is None else [stack.enter_context(Checklist(verify_raw))]
+        if plan.inputs:
+            gates.append(stack.enter_context(Inputs(plan.inputs)))
+        ledger = stack.enter_context(closing(Directory(out, overwrite=overwrite, keep_mismatched=keep_mismatched)))
         standing = ledger.open(planned, list_names(plan, lists))
         needed, free = disk(plan, out, standing)
         if needed > free:
@@ -185,12 +196,17 @@ def carry_out(
                 "name an --out elsewhere"
             )
         stack.enter_context(held_to_its_threads(budget.needs.torch and not workers.processes))
-        coordinator = Coordinator(ledger, standing, gates, workers.at_most(budget.jobs), budget.block_nbytes, notify)
+        if standing.stands:
+            every = len(plan.everything)
+            notify(Resumed(len(standing.stands), every, sum(standing.stands.values()), standing.whole))
+        books: Ledger = Compared(out) if standing.whole else ledger
+        at_most = workers.at_most(budget.jobs)
+        coordinator = Coordinator(books, standing, gates, at_most, budget.block_nbytes, notify, keep_mismatched=keep_mismatched)
         report = coordinator.run(planned)
         if not report.mismatches:
-            ledger.finish(list_files(plan, report, lists))
+            books.finish(list_files(plan, report, lists))
     explained = tuple(explain(plan, report, error) for error in report.mismatches)
-    return Done(replace(plan, notes=(*plan.notes, *standing.notes)), replace(report, mismatches=explained))
+    return Done(replace(plan, notes=(*plan.notes, *standing.notes)), replace(report, mismatches=explained), standing.whole)
 
 
 def looked_into(plan: Plan) -> Plan:

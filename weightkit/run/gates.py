@@ -1,4 +1,4 @@
-"""What must hold before anything is published: Meta's ``checklist.chk``, the MD5 of the original files.
+"""What must hold before anything is published: digests of inputs, as Meta's ``checklist.chk``, the MD5 of the original files.
 
 The check runs in threads of its own while the weights are converted, over pages that are in memory for both. Small files are
 hashed before any work is done. A file that is whole before the check is through waits on the stage.
@@ -7,6 +7,7 @@ hashed before any work is done. A file that is whole before the check is through
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.run.receipts import Receipt
 
-__all__ = ["CHECKLIST", "Checklist", "Gate"]
+__all__ = ["CHECKLIST", "Checklist", "Gate", "Inputs", "Original"]
 
 CHECKLIST = "checklist.chk"
 READ_NBYTES = 1 << 20
@@ -44,14 +45,67 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """A file that the checklist names, and the digest that it must have."""
+    """An input, and the digests of which it must have one.
+
+    Attributes:
+        blob: The file.
+        digests: Several where the file was published several times.
+        reason: What it is if it has none of them, and what to do.
+    """
 
     blob: Blob
-    digest: Digest
+    digests: tuple[Digest, ...]
+    reason: str
 
 
-class Checklist:
-    """The ``Gate`` of a folder of Meta's; hashes beside the run from ``with`` on.
+class Inputs:
+    """The ``Gate`` of some files; hashes beside the run from ``with`` on."""
+
+    def __init__(self, originals: Sequence[Original]) -> None:
+        self.originals = sorted(originals, key=lambda one: one.blob.nbytes)
+        self.stop = threading.Event()
+        self.pool = ThreadPoolExecutor(2)
+        self.hashed: list[tuple[Original, Future[Mapping[str, Digest]]]] = []
+
+    def __enter__(self) -> Self:
+        self.hashed = [(one, self.pool.submit(self.hash, one)) for one in self.originals]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop.set()
+        self.pool.shutdown(cancel_futures=True)
+
+    def hash(self, original: Original) -> Mapping[str, Digest]:
+        """The digests of a file; of no use once the run has ended."""
+        blob = original.blob
+        hasher = Hasher((one.algorithm for one in original.digests), blob.nbytes)
+        for start in range(0, blob.nbytes, READ_NBYTES):
+            if self.stop.is_set():
+                break
+            hasher.update(blob.read(start, min(start + READ_NBYTES, blob.nbytes)))
+        blob.check()
+        return hasher.digests()
+
+    def passed(self, receipt: Receipt) -> None:
+        """Nothing: what is listed is hashed here, whatever went by in the run."""
+
+    def ask(self, wait: bool) -> bool:
+        """Whether all files are the originals, as far as they are hashed; small ones are waited for."""
+        known = True
+        for original, future in self.hashed:
+            if not (wait or original.blob.nbytes <= SMALL_NBYTES or future.done()):
+                known = False
+                continue
+            actual = future.result()
+            if all(actual[one.algorithm] != one for one in original.digests):
+                wanted = original.digests[0]
+                found = actual[wanted.algorithm]
+                raise DigestMismatch(original.blob.name, wanted.algorithm, wanted.hex, found.hex, original.reason)
+        return known
+
+
+class Checklist(Inputs):
+    """The ``Gate`` of a folder of Meta's.
 
     tokenizer.model may stand in the folder above, as in Meta's own tree.
 
@@ -66,47 +120,7 @@ class Checklist:
         folder = folder_at(place, "--verify-raw")
         if not folder.holds(CHECKLIST):
             raise PlanError(f"--verify-raw: {folder.name} has no {CHECKLIST}; leave the option out, or fetch the file")
-        listed = folder.blob(CHECKLIST)
-        self.name = listed.name
-        self.originals = sorted(originals(folder, listed), key=lambda one: one.blob.nbytes)
-        self.stop = threading.Event()
-        self.pool = ThreadPoolExecutor(2)
-        self.hashed: list[tuple[Original, Future[Digest]]] = []
-
-    def __enter__(self) -> Self:
-        self.hashed = [(one, self.pool.submit(self.hash, one)) for one in self.originals]
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop.set()
-        self.pool.shutdown(cancel_futures=True)
-
-    def hash(self, original: Original) -> Digest:
-        """The digest of a file; of no use once the run has ended."""
-        blob, algorithm = original.blob, original.digest.algorithm
-        hasher = Hasher([algorithm], blob.nbytes)
-        for start in range(0, blob.nbytes, READ_NBYTES):
-            if self.stop.is_set():
-                break
-            hasher.update(blob.read(start, min(start + READ_NBYTES, blob.nbytes)))
-        blob.check()
-        return hasher.digests()[algorithm]
-
-    def passed(self, receipt: Receipt) -> None:
-        """Nothing: what is listed is hashed here, whatever went by in the run."""
-
-    def ask(self, wait: bool) -> bool:
-        """Whether all files are the originals, as far as they are hashed; small ones are waited for."""
-        known = True
-        for original, future in self.hashed:
-            if not (wait or original.blob.nbytes <= SMALL_NBYTES or future.done()):
-                known = False
-                continue
-            actual = future.result()
-            if actual != original.digest:
-                reason = f"it is not the file that Meta published, by {self.name}; download it again"
-                raise DigestMismatch(original.blob.name, actual.algorithm, original.digest.hex, actual.hex, reason)
-        return known
+        super().__init__(originals(folder, folder.blob(CHECKLIST)))
 
 
 def originals(folder: Folder, listed: Blob) -> list[Original]:
@@ -127,5 +141,6 @@ def originals(folder: Folder, listed: Blob) -> list[Original]:
         places = [place for place in (folder, folder.above()) if place is not None and place.holds(entry.path)]
         if not places:
             raise PlanError(f"--verify-raw: {folder.name}/{entry.path} is in {CHECKLIST} and not there")
-        found.append(Original(places[0].blob(entry.path), entry.digest))
+        reason = f"it is not the file that Meta published, by {listed.name}; download it again"
+        found.append(Original(places[0].blob(entry.path), (entry.digest,), reason))
     return found

@@ -18,6 +18,7 @@ from weightkit.core.lazy import LazyTensor, Stored, leaves, needs
 from weightkit.core.needs import Needs
 from weightkit.core.probes import CONTENT, Content, Probe
 from weightkit.core.sizes import format_size
+from weightkit.run.gates import Original
 from weightkit.run.steps import Watch, in_step
 from weightkit.streams import Stream
 
@@ -303,6 +304,7 @@ class Plan:
         small: Small files, written after them.
         notes: What the user should know before the run, one line each.
         tensors: Whether the tensors are a model's under transformers' names, so that their content digests are of use.
+        inputs: Inputs whose published digests must hold before anything is published.
     """
 
     job: str
@@ -311,6 +313,7 @@ class Plan:
     small: tuple[SmallFile, ...]
     notes: tuple[str, ...] = ()
     tensors: bool = False
+    inputs: tuple[Original, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.job}: {len(self.files)} files of weights, {len(self.small)} small ones, {format_size(self.nbytes)}>"

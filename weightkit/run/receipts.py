@@ -140,8 +140,12 @@ class Standing:
             says. Whether it holds is seen when it is read.
         changed: Those of them that were made of something else than what is planned now.
         notes: What the user should know, one line each.
+        stands: Path -> size, of the files that are there already and may be kept.
+        whole: Whether all that is planned seems to be there, so that it is compared and not written.
     """
 
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
     changed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    stands: Mapping[str, int] = field(default_factory=dict)
+    whole: bool = False

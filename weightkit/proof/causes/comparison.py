@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from weightkit.checkpoints import open_checkpoint
@@ -10,23 +12,23 @@ from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.model import Model
 from weightkit.checkpoints.peft import Adapter
 from weightkit.containers import suffixes
-from weightkit.core.blob import Blob
 from weightkit.core.digest import hash_file
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify
-from weightkit.core.passes import BLOCK_NBYTES
 from weightkit.proof.causes import Explanation
+from weightkit.proof.causes.container import container_differs, mended
+from weightkit.proof.causes.damage import BadRecord, bad_records, end_of
+from weightkit.proof.causes.mending import begins_with, same_bytes
 from weightkit.proof.causes.merges import merged_tensors
 from weightkit.proof.causes.small import differing_fields, unlike
 from weightkit.proof.causes.values import cause
-from weightkit.proof.causes.writings import version_of
 from weightkit.proof.differences import Comparison, compare
 
 __all__ = ["explain_against"]
 
 
 def explain_against(target: Path, other: Path, base: Model | None, adapters: Sequence[Adapter], notify: Notify) -> Explanation:
-    """Why a file or folder is not another.
+    """Why a file or folder is not another: what its CRCs and its end say, then the container, then names, then values.
 
     Raises:
         PlanError: The other one does not exist, or one of them holds no weights.
@@ -41,13 +43,58 @@ def explain_against(target: Path, other: Path, base: Model | None, adapters: Seq
     here, there = open_checkpoint(target, "PATH"), open_checkpoint(other, "--against")
     found = compare(here.tensors, there.tensors, notify)
     lines = tuple(described(found))
-    if not found.here and not found.there and not found.different:
+    alike = not found.here and not found.there and not found.different
+    if (not alike or different_files(here, there)) and (why := self_told(here, there, found)):
+        return replace(why, lines=(*lines, *why.lines))
+    if alike:
         return explain_files(target, other, here, there, lines)
     merged = None
     if base is not None and adapters and found.different:
         merged = merged_tensors(there.tensors, base, adapters, [one.name for one in found.different])
-    sentence, command = (merged.sentence, merged.command) if merged else cause(found, here, there)
+    sentence, command = (merged.sentence, merged.command) if merged else cause(found, here, there, base)
+    if dtype := one_dtype(found):
+        command = mended(target, here, there, dtype)
     return Explanation(False, lines, sentence, command)
+
+
+def self_told(here: Checkpoint, there: Checkpoint, found: Comparison) -> Explanation | None:
+    """Damage that a file itself tells of: bytes after its end, a CRC-32 that does not hold; None where none does."""
+    for name, container in here.files.items():
+        blob, end = container.blob, end_of(container.blob)
+        wanted = there.files.get(name) or next(iter(there.files.values()))
+        if (many := blob.nbytes - end) and wanted.blob.nbytes == end and begins_with(blob, wanted.blob):
+            return Explanation(
+                False,
+                (),
+                f"{many} bytes were appended after the end of {name}, at byte {end}; without them it is the right file, byte "
+                "for byte",
+                f"head -c {end} {shlex.quote(blob.name)} > OUT",
+            )
+    for checkpoint, where in ((here, ""), (there, " in what it was compared with (--against)")):
+        if bad := [one for container in checkpoint.files.values() for one in bad_records(container)]:
+            return Explanation(False, tuple(map(str, bad[1:5])), f"damage{where}: {bad_told(bad, found)}", "")
+    return None
+
+
+def bad_told(bad: Sequence[BadRecord], found: Comparison) -> str:
+    """What is said of damaged records: where they differ from the right ones, and whether anything else does."""
+    names = {name for one in bad for name in one.tensors}
+    region = next((one for one in found.different if one.name in names and one.first is not None), None)
+    where = f"a bad region, bytes {region.first} to {region.last} of {region.name}: " if region else ""
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    others = [one for one in found.different if one.name not in names]
+    rest = f"{len(others)} other tensors differ as well" if others else "all else is right"
+    if found.here or found.there:
+        rest = "tensors are missing on one side as well"
+    return f"{where}{bad[0]}{more}; {rest}: download the file again"
+
+
+def one_dtype(found: Comparison) -> str | None:
+    """The dtype that all tensors of floats have there, where that is what differs; None where it is not."""
+    if found.here or found.there or not any(one.spec.dtype != one.other.dtype for one in found.different):
+        return None
+    names = {one.other.dtype.name for one in found.different}
+    return names.pop() if len(names) == 1 and all(one.spec.shape == one.other.shape for one in found.different) else None
 
 
 def described(found: Comparison) -> list[str]:
@@ -58,7 +105,10 @@ def described(found: Comparison) -> list[str]:
             lines.append(f"{where}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
     total = sum(one.elements for one in found.tensors)
     changed = sum(one.changed for one in found.different)
-    lines.append(f"{len(found.different)} of {len(found.tensors)} tensors differ, in {changed} of {total} elements")
+    apart = sum(one.spec != one.other for one in found.different)
+    counted = f", in {changed} of {total} elements" if total and apart < max(1, len(found.different)) else ""
+    unlike_specs = f", {apart} of them in dtype or shape" if apart else ""
+    lines.append(f"{len(found.different)} of {len(found.tensors)} tensors differ{counted}{unlike_specs}")
     ulps: dict[str, int] = {}
     for one in found.different:
         for label, count in one.ulps.items():
@@ -82,17 +132,10 @@ def explain_files(target: Path, other: Path, here: Checkpoint, there: Checkpoint
         name = small[0]
         fields = differing_fields(here.small(name) or b"", there.small(name) or b"") if name.endswith(".json") else "its bytes"
         return Explanation(False, lines, f"small files only: {', '.join(small)}; of {name} {fields}")
-    command = f"weightkit convert {target if target.is_dir() else target.parent} OUT --to hf"
-    mine, theirs = (version_of(next(iter(one.files.values())).profile) for one in (here, there))
-    if mine != theirs:
-        sentence = f"container only: every tensor is right; written as {told(mine)} here, as {told(theirs)} there"
-        compat = f" --torch-compat {theirs}" if theirs[0].isdigit() else f" --format {theirs}"
-        return Explanation(False, lines, sentence, command + compat)
-    sentence = (
-        f"container only: every tensor is right; {', '.join(differ[:3])} differ in the order of tensors, names of the zip's "
-        "folder, or shards"
-    )
-    return Explanation(False, lines, sentence, command)
+    if small:
+        lines = (*lines, f"small files differ: {', '.join(small)}")
+    sentence = f"container only: every tensor is right; {container_differs(here, there)}"
+    return Explanation(False, lines, sentence, mended(target, here, there))
 
 
 def different_files(here: Checkpoint, there: Checkpoint) -> list[str]:
@@ -102,19 +145,3 @@ def different_files(here: Checkpoint, there: Checkpoint) -> list[str]:
         for name in sorted({*here.files, *there.files})
         if name not in here.files or name not in there.files or not same_bytes(here.files[name].blob, there.files[name].blob)
     ]
-
-
-def same_bytes(one: Blob, other: Blob) -> bool:
-    """Whether two files are the same; stops at the first block that differs."""
-    if one.nbytes != other.nbytes:
-        return False
-    ranges = [(at, min(at + BLOCK_NBYTES, one.nbytes)) for at in range(0, one.nbytes, BLOCK_NBYTES)]
-    found = all(bytes(one.read(*part)) == bytes(other.read(*part)) for part in ranges)
-    one.check()
-    other.check()
-    return found
-
-
-def told(profile: str) -> str:
-    """A profile, for people."""
-    return f"torch {profile} writes" if profile[0].isdigit() else profile

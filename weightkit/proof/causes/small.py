@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from weightkit.blobs import open_local
 from weightkit.core.digest import Digest, Hasher
 from weightkit.families.converters import CONVERTERS, MODIFIERS, ModelShape, converter_named
+from weightkit.methods.xor_files import is_pointer
 from weightkit.proof.causes import Explanation
 
-__all__ = ["differing_fields", "unlike", "unlike_digest"]
+__all__ = ["POINTER_TOLD", "differing_fields", "unlike", "unlike_digest"]
 
 SUFFIXES = (".json", ".txt", ".model", ".jinja", ".md", "")
+POINTER_TOLD = "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"
 LARGEST_NBYTES = 16 << 20
 """A config or tokenizer has no more bytes."""
 
@@ -53,6 +56,9 @@ def has(content: bytes, wanted: Digest) -> bool:
 
 def unlike(target: Path, other: Path) -> Explanation:
     """Why a small file is not another."""
+    for path in (target, other):
+        if path.is_file() and is_pointer(open_local(path)):
+            return Explanation(False, (), f"{path} {POINTER_TOLD}")
     fields = differing_fields(target.read_bytes(), other.read_bytes()) if target.suffix == ".json" else "its bytes differ"
     return Explanation(False, (), f"small file: {fields}", f"cp {other} {target}")
 

@@ -7,21 +7,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from weightkit.checkpoints.checkpoint import Checkpoint
-from weightkit.checkpoints.flavour import values
-from weightkit.core.dtypes import BFLOAT16, FLOAT32
+from weightkit.checkpoints.model import Model
+from weightkit.core.dtypes import BFLOAT16, BY_NAME, FLOAT16, DType
+from weightkit.core.lazy import LazyTensor
+from weightkit.core.passes import blocks
 from weightkit.families import llama
+from weightkit.proof.causes.moved import exchanged, same_values, transposed
 from weightkit.proof.causes.writings import head_dim
 from weightkit.proof.differences import Comparison, TensorDifference, paired_otherwise
+from weightkit.proof.unchecked import unchecked
 from weightkit.streams.planes import cast_bits
 
 __all__ = ["cause"]
+
+FLOAT64 = BY_NAME["float64"]
+SECTOR_NBYTES = 512
+"""No disk or network loses less in one piece."""
+
+ROUNDED = {"float16": 2.0**-8, "bfloat16": 2.0**-5, "float32": 2.0**-21, "float64": 2.0**-50}
+"""What some roundings of a sum may come to, of its size."""
 
 FEW = 5e-4
 """Another order of sums changes up to 7e-5 of the elements of a float16 merge, a rounding more or less thousands of times as
 many. Source: peer-numerics, sections 5 and 6."""
 
 
-def cause(found: Comparison, here: Checkpoint, there: Checkpoint) -> tuple[str, str]:
+def cause(found: Comparison, here: Checkpoint, there: Checkpoint, base: Model | None = None) -> tuple[str, str]:
     """The likeliest cause of differences in tensors, and what mends it."""
     different = found.different
     others = [one for one in different if not llama.is_inv_freq(one.name)]
@@ -33,8 +44,8 @@ def cause(found: Comparison, here: Checkpoint, there: Checkpoint) -> tuple[str, 
         if dim and all(paired_otherwise(here.tensors[one.name], there.tensors[one.name], dim) for one in others):
             return (
                 "q/k permutation: rows of q_proj and k_proj are in Meta's order on one side, in transformers' on the other; "
-                "all else is right",
-                "weightkit convert LLaMA/SIZE OUT --to hf",
+                "all else is right; a conversion of Meta's own files has them in transformers' order",
+                "",
             )
     if alone:
         return f"another model, or incomplete: tensors are missing on one side ({alone[0]})", ""
@@ -44,10 +55,16 @@ def cause(found: Comparison, here: Checkpoint, there: Checkpoint) -> tuple[str, 
         rows = one.other.shape[0] - one.spec.shape[0]
         many = f"{abs(rows)} vocabulary row{'s' if abs(rows) > 1 else ''}"
         return f"{many} {'missing' if rows > 0 else 'too many'} in {one.name}; all that both have is the same", ""
-    if any(one.spec != one.other for one in others):
+    apart = [one for one in others if one.spec != one.other]
+    if apart and transposed([one.name for one in apart], here.tensors, there.tensors):
+        more = (
+            f"; {len(others) - len(apart)} other tensors differ as well" if len(others) > len(apart) else "; all else is right"
+        )
+        return f"transposed: {len(apart)} matrices ({apart[0].name} first) have rows and columns exchanged{more}", ""
+    if apart:
         one = next(one for one in others if one.spec != one.other)
         return f"another dtype or size: {one.name} is {one.spec} here, {one.other} there", ""
-    return values_differ(others, here, there)
+    return values_differ(found, here, there, base)
 
 
 def another_height(one: TensorDifference) -> bool:
@@ -69,70 +86,154 @@ def frequencies_differ(found: Comparison, different: Sequence[TensorDifference])
     if one.spec.dtype != one.other.dtype:
         return f"inv_freq is stored in {one.spec.dtype} here, in {one.other.dtype} there; all else is right", ""
     return (
-        "inv_freq has other bits: exact on one side, rounded through float16 on the other; all else is right",
-        "weightkit recover ... --inv-freq float16 (or float32)",
+        "inv_freq has other bits: exact on one side, rounded through float16 on the other; all else is right (recover takes "
+        "--inv-freq)",
+        "",
     )
 
 
-def values_differ(others: Sequence[TensorDifference], here: Checkpoint, there: Checkpoint) -> tuple[str, str]:
-    """The cause where values differ: damage, a sum order, a rounding, bfloat16, or other weights."""
+def values_differ(found: Comparison, here: Checkpoint, there: Checkpoint, base: Model | None) -> tuple[str, str]:
+    """The cause where values differ: in another place, no numbers, a sum order, a rounding; else the facts alone."""
+    others = [one for one in found.different if not llama.is_inv_freq(one.name)]
+    names = [one.name for one in others]
+    rest = "; all else is right" if len(others) < len(found.tensors) else ""
+    if why := in_another_place(names, here, there) or no_numbers(others) or holes(others, here, there):
+        return why + rest, ""
     changed = sum(one.changed for one in others)
-    near = nearly(others, changed)
     share = changed / max(1, sum(one.elements for one in others))
-    if not near and len(others) <= 2 and all(in_one_place(one) for one in others):
-        one = others[0]
-        return (
-            f"damage: a bad region, bytes {one.first} to {one.last} of {one.name}"
-            + (f" and {others[1].name}" if len(others) > 1 else "")
-            + "; all else is right: download the file again",
-            "",
-        )
-    if near:
+    if changed > 2 and nearly(others, changed):
         if share < FEW:
             return (
                 f"another sum order: {changed} elements ({share:.1e}) are one bit off, as the products of a LoRA differ "
-                "between processors",
-                "weightkit merge ... --sums mul-add (or fma), or --seek with the published list",
+                "between processors; merge with --sums mul-add (or fma), or --seek with the published list",
+                "",
             )
         return (
             f"one rounding more or less: {share:.2%} of the elements are a last bit off, as if something was rounded once "
-            "more, or LoRAs were merged in another order",
-            "weightkit merge ... --seek with the published list; or explain with --base BASE --lora LORA ...",
+            "more, or LoRAs were merged in another order; explain with --base BASE --lora LORA ... tries which",
+            "",
         )
-    if through_bfloat16(others, here, there):
-        return (
-            "through bfloat16: one side has the other's values rounded to 8 bits; take the base from Meta's own files",
-            "weightkit convert LLaMA/SIZE OUT --to hf",
-        )
-    return f"other weights: {share:.1%} of the elements of {len(others)} tensors differ, by more than rounding does", ""
+    if why := narrowed(others, here, there) or (base and added(names, here, there, base)) or "":
+        return why + rest, ""
+    return facts(others, share, len(found.tensors), rest), ""
+
+
+def in_another_place(names: Sequence[str], here: Checkpoint, there: Checkpoint) -> str:
+    """That the right values stand in other places; empty where they do not."""
+    head, embedding = llama.LAST[1], llama.FIRST[0]
+    for one, where in ((here, "here"), (there, "there")):
+        tensors = one.tensors
+        if names == [head] and embedding in tensors and same_values(unchecked(tensors[head]), unchecked(tensors[embedding])):
+            return f"a tied head {where}: {head} is {embedding} {where}, and has values of its own on the other side"
+    if transposed(names, here.tensors, there.tensors):
+        return f"transposed: {len(names)} matrices ({names[0]} first) have rows and columns exchanged"
+    return exchanged(names, here.tensors, there.tensors)
+
+
+def no_numbers(others: Sequence[TensorDifference]) -> str:
+    """That all that differs is NaN or infinite on one side; empty where it is not."""
+    for counts, where, other in (
+        ([one.nan for one in others], "here", "there"),
+        ([one.nan_there for one in others], "there", "here"),
+    ):
+        if counts and sum(counts) == sum(one.changed for one in others):
+            named = ", ".join(one.name for one in others[:3])
+            many = f"{sum(counts)} element{'s' * (sum(counts) > 1)}"
+            return f"NaN or infinity: {many} of {named} {'are' if sum(counts) > 1 else 'is'} none {where} but numbers {other}"
+    return ""
+
+
+def holes(others: Sequence[TensorDifference], here: Checkpoint, there: Checkpoint) -> str:
+    """That a region of a sector or more is zeros on one side alone; empty where it is not."""
+    for side, where in ((here, ""), (there, " in what it was compared with (--against)")):
+        if all(is_hole(one, side) for one in others):
+            one = others[0]
+            more = f" and {len(others) - 1} more tensors" if len(others) > 1 else ""
+            return (
+                f"damage{where}: a hole of zeros, bytes {one.first} to {one.last} of {one.name}{more}: download the file again"
+            )
+    return ""
+
+
+def is_hole(one: TensorDifference, side: Checkpoint) -> bool:
+    """Whether all bytes from the first that differs to the last are zero on this side, and the tensor is not whole so."""
+    first, last = one.first or 0, one.last or 0
+    if last - first + 1 < SECTOR_NBYTES:
+        return False
+    at = 0
+    other = False
+    for (block,) in blocks([unchecked(side.tensors[one.name])]):
+        content = bytes(block)
+        if any(content[max(0, first - at) : max(0, last + 1 - at)]):
+            return False
+        other = other or any(content)
+        at += len(content)
+    return other
+
+
+def narrowed(others: Sequence[TensorDifference], here: Checkpoint, there: Checkpoint) -> str:
+    """That one side is the other, every element rounded to a narrower type; empty where it is not."""
+    for dtype in (FLOAT16, BFLOAT16):
+        for one, other, where in ((here, there, "here"), (there, here, "there")):
+            if all(is_narrowed(one.tensors[name.name], other.tensors[name.name], dtype) for name in others):
+                return f"through {dtype}: the values {where} are the other side's, each rounded to {dtype}"
+    return ""
+
+
+def is_narrowed(one: LazyTensor, other: LazyTensor, dtype: DType) -> bool:
+    """Whether one tensor is another rounded to this type and back."""
+    own = one.spec.dtype
+    if own == dtype or own.kind != "float":
+        return False
+    for left, right in blocks([unchecked(one), unchecked(other)]):
+        narrow = cast_bits(right, own, dtype)
+        back = None if narrow is None else cast_bits(narrow, dtype, own)
+        if back is None or bytes(back) != bytes(left):
+            return False
+    return True
+
+
+def added(names: Sequence[str], here: Checkpoint, there: Checkpoint, base: Model) -> str:
+    """That what was added to the base was added twice, or not at all; empty where neither."""
+    below = base.tensors or {}
+    if any(name not in below or below[name].spec != there.tensors[name].spec for name in names):
+        return ""
+    if all(same_values(unchecked(here.tensors[name]), unchecked(below[name])) for name in names):
+        return "nothing was added: the values here are the base's own"
+    if all(is_twice(here.tensors[name], there.tensors[name], below[name]) for name in names):
+        return "added twice: the values here are the right ones with their difference from the base once more"
+    return ""
+
+
+def is_twice(one: LazyTensor, other: LazyTensor, below: LazyTensor) -> bool:
+    """Whether ``one - other`` is ``other - below``, but for roundings."""
+    for parts in blocks([unchecked(one), unchecked(other), unchecked(below)]):
+        wide = [cast_bits(part, one.spec.dtype, FLOAT64) for part in parts]
+        if any(part is None for part in wide):
+            return False
+        mine, right, old = (np.frombuffer(part, "<f8") for part in wide if part is not None)
+        room = ROUNDED.get(one.spec.dtype.name, 0.0) * np.maximum(np.abs(mine), np.maximum(np.abs(right), np.abs(old)))
+        if (np.abs(mine - (2 * right - old)) > room).any():
+            return False
+    return True
+
+
+def facts(others: Sequence[TensorDifference], share: float, total: int, rest: str) -> str:
+    """What is known where nothing tells the cause."""
+    named = ", ".join(one.name for one in others[:2]) + (" ..." if len(others) > 2 else "")
+    numbers = f"{len(others)} of {total} tensors differ ({named}), in {share:.1%} of their elements"
+    numbers += f", by {max(one.largest for one in others):.2g} at most"
+    if any(one.nan or one.nan_there for one in others):
+        numbers += f"; {sum(one.nan for one in others)} are NaN or infinite here, {sum(one.nan_there for one in others)} there"
+    if share < 0.5:
+        one = others[0]
+        where = f", between bytes {one.first} and {one.last} of it" if len(others) == 1 else ""
+        return f"these tensors differ, and nothing in them tells why: {numbers}{where}{rest}"
+    hint = "" if len(others) < 2 else " (with --base BASE it is seen whether a difference was added twice, or not at all)"
+    return f"other weights: {numbers}{rest}{hint}"
 
 
 def nearly(others: Sequence[TensorDifference], changed: int) -> bool:
     """Whether values differ as roundings do: by a last bit, and by a few only here and there, where a sum is almost zero."""
     counts = {label: sum(one.ulps.get(label, 0) for one in others) for label in ("1", "2", "3 to 16")}
     return counts["1"] + counts["2"] >= 0.85 * changed and sum(counts.values()) >= 0.98 * changed
-
-
-def in_one_place(one: TensorDifference) -> bool:
-    """Whether the bytes that differ lie close together: a tenth of the tensor, or one sector of a disk."""
-    span = (one.last or 0) - (one.first or 0) + 1
-    return span <= max(4096, one.spec.nbytes // 10) or one.changed > 0.9 * one.elements
-
-
-def through_bfloat16(others: Sequence[TensorDifference], here: Checkpoint, there: Checkpoint) -> bool:
-    """Whether one side's first values are the other's rounded to bfloat16."""
-    for one in others[:3]:
-        if len(one.spec.shape) < 2:
-            continue
-        left, right = values(here.tensors[one.name], 1024), values(there.tensors[one.name], 1024)
-        if left is None or right is None:
-            return False
-        for first, second in ((left, right), (right, left)):
-            raw = cast_bits(first.astype(np.float32).tobytes(), FLOAT32, BFLOAT16)
-            if raw is None:
-                return False
-            rounded = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
-            if np.array_equal(rounded.astype(np.float64), second):
-                return True
-        return False
-    return False

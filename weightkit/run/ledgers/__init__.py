@@ -27,6 +27,13 @@ class Writer(Protocol):
     def seal(self) -> str:
         """The file is whole: see that it stays. Returns the token by which the ledger finds it."""
 
+    def set_aside(self) -> None:
+        """The file is whole and wrong: keep it as ``NAME.mismatch``, to be examined.
+
+        Raises:
+            PlanError: Something of that name is there that was not when the run began.
+        """
+
 
 class Stage(Protocol):
     """Where workers write files, unseen under their names: frozen, pickles small, holds no secrets."""

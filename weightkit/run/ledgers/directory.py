@@ -6,7 +6,6 @@ when a file is published: nothing is replaced that was not there when ``--overwr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,12 @@ from pathlib import Path
 from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.core.events import BytesWritten, FileKept, Notify, ignore
+from weightkit.run.ledgers.compared import looks_complete
 from weightkit.run.ledgers.durable import flush_folder
 from weightkit.run.ledgers.journal import Journal
 from weightkit.run.ledgers.lock import FolderLock
 from weightkit.run.ledgers.look import Version, in_the_way, look, partial_of, version_of
-from weightkit.run.ledgers.stage import FolderStage, cannot_write, token_of
+from weightkit.run.ledgers.stage import FolderStage, cannot_write, give_name, mismatch_name, token_of
 from weightkit.run.plan import Output, Plan, SmallFile
 from weightkit.run.receipts import DIGEST, Receipt, Standing
 
@@ -33,10 +33,11 @@ class Directory:
     Args:
         root: The folder; made when it is opened.
         overwrite: Whether files that are there already may be replaced, each only at the moment its successor is whole.
+        keep_mismatched: Whether files with another digest than wanted will be kept beside it, as ``NAME.mismatch``.
     """
 
-    def __init__(self, root: Path, *, overwrite: bool = False) -> None:
-        self.root, self.overwrite = root, overwrite
+    def __init__(self, root: Path, *, overwrite: bool = False, keep_mismatched: bool = False) -> None:
+        self.root, self.overwrite, self.keep_mismatched = root, overwrite, keep_mismatched
         self.lock: FolderLock | None = None
         self.journal: Journal | None = None
         self.finished = False
@@ -54,11 +55,27 @@ class Directory:
         self.names = (*(file.path for file in plan.everything), *lists)
         self.fingerprints = {file.path: file.fingerprint() for file in plan.everything}
         weights = {path: self.fingerprints[path] for path in self.weights}
-        seen = look(self.root, self.names, weights, overwrite=self.overwrite)
+        if self.keep_mismatched and not self.overwrite:
+            aside = [mismatch_name(file.path) for file in plan.everything if file.expect]
+            if found := [name for name in aside if version_of(self.root / name) is not None]:
+                raise in_the_way(self.root, found)
+        whole = not self.overwrite and looks_complete(self.root, plan, lists)
+        seen = look(self.root, self.names, weights, overwrite=self.overwrite or whole)
         self.receipts, self.partials = dict(seen.receipts), dict(seen.partials)
         self.replaceable = dict(seen.there) if self.overwrite else {}
         changed = frozenset(path for path, one in self.receipts.items() if one.fingerprint != self.fingerprints.get(path))
-        return Standing(self.receipts, changed, seen.notes)
+        if whole and not self.receipts:
+            return Standing(notes=seen.notes, stands={file.path: file.nbytes for file in plan.everything}, whole=True)
+        return Standing(self.receipts, changed, seen.notes, self.standing(changed))
+
+    def standing(self, changed: frozenset[str]) -> dict[str, int]:
+        """Files with a receipt that holds for this plan, whole by their size, published or not."""
+        found = {}
+        for path, receipt in self.receipts.items():
+            there = version_of(self.root / path) or version_of(partial_of(self.root, path))
+            if path in self.fingerprints and path not in changed and there is not None and there[2] == receipt.nbytes:
+                found[path] = receipt.nbytes
+        return found
 
     def open(self, plan: Plan, lists: Sequence[str]) -> Standing:
         """Lock the folder, then look at it."""
@@ -101,7 +118,7 @@ class Directory:
                 flush_folder(folder.parent)
             weights = {path: self.fingerprints[path] for path in self.weights}
             self.journal = Journal(self.root, weights, self.receipts.values())
-        return FolderStage(self.root)
+        return FolderStage(self.root, self.overwrite)
 
     def staged(self, receipt: Receipt) -> Receipt:
         """A line of the journal."""
@@ -189,24 +206,6 @@ class Directory:
             return
         if recorded is None or token_of(partial.lstat()) != recorded.token:
             partial.unlink(missing_ok=True)
-
-
-def give_name(partial: Path, final: Path) -> None:
-    """Rename a file, but never over another.
-
-    Raises:
-        FileExistsError: There is one.
-    """
-    try:
-        os.link(partial, final)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if os.path.lexists(final):
-            raise FileExistsError(final) from None
-        partial.rename(final)
-        return
-    partial.unlink()
 
 
 def read_again(path: Path, receipt: Receipt, algorithms: Iterable[str], notify: Notify) -> dict[str, Digest] | None:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from weightkit.core.buffers import Buffer
-from weightkit.core.errors import WeightkitError
+from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.run.ledgers.durable import flush, flush_data
 
-__all__ = ["PARTIAL", "FolderStage", "OpenFile", "cannot_write", "partial_name", "token_of"]
+__all__ = ["PARTIAL", "FolderStage", "OpenFile", "cannot_write", "give_name", "mismatch_name", "partial_name", "token_of"]
 
 FLUSH_NBYTES = 64 << 20
 """How much is written before what there is of it is sent to the disk."""
@@ -27,6 +27,29 @@ PARTIAL = re.compile(r"\..+\.partial", re.DOTALL)
 def partial_name(name: str) -> str:
     """What a file is called while it is being written."""
     return f".{name}.partial"
+
+
+def mismatch_name(name: str) -> str:
+    """What a file is called that is whole and not what was published."""
+    return f"{name}.mismatch"
+
+
+def give_name(partial: Path, final: Path) -> None:
+    """Rename a file, but never over another.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    try:
+        os.link(partial, final)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(final):
+            raise FileExistsError(final) from None
+        partial.rename(final)
+        return
+    partial.unlink()
 
 
 def token_of(state: os.stat_result) -> str:
@@ -42,8 +65,8 @@ def cannot_write(path: Path, error: OSError) -> WeightkitError:
 class OpenFile:
     """A file under its partial name. It is flushed as it grows, beside the writing, so that little is left to wait for."""
 
-    def __init__(self, final: Path, file: BinaryIO, flusher: Executor) -> None:
-        self.final, self.file, self.flusher = final, file, flusher
+    def __init__(self, final: Path, file: BinaryIO, flusher: Executor, *, overwrite: bool = False) -> None:
+        self.final, self.file, self.flusher, self.overwrite = final, file, flusher, overwrite
         self.flushing: Future[None] | None = None
         self.unflushed = 0
         self.sealed = False
@@ -60,6 +83,21 @@ class OpenFile:
                 self.unflushed = 0
         except OSError as error:
             raise cannot_write(self.final, error) from error
+
+    def set_aside(self) -> None:
+        aside = self.final.with_name(mismatch_name(self.final.name))
+        partial = self.final.with_name(partial_name(self.final.name))
+        self.seal()
+        self.sealed = False  # whatever happens, nothing is left under the partial name
+        try:
+            if self.overwrite:
+                partial.replace(aside)
+            else:
+                give_name(partial, aside)
+        except FileExistsError as error:
+            raise PlanError(f"{aside} is there already and would be replaced; move it away, or say --overwrite") from error
+        except OSError as error:
+            raise cannot_write(aside, error) from error
 
     def settle(self) -> None:
         """Wait for a flush that is under way; an error of the disk is raised here, since the next flush would not see it."""
@@ -79,9 +117,15 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class FolderStage:
-    """A ``Stage`` in a folder that is there."""
+    """A ``Stage`` in a folder that is there.
+
+    Attributes:
+        root: The folder.
+        overwrite: Whether a file that an earlier run set aside may be replaced.
+    """
 
     root: Path
+    overwrite: bool = False
 
     @contextmanager
     def create(self, path: str, nbytes: int | None) -> Iterator[OpenFile]:
@@ -96,7 +140,7 @@ class FolderStage:
         except OSError as error:
             raise cannot_write(final, error) from error
         with os.fdopen(descriptor, "wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:
-            out = OpenFile(final, file, flusher)
+            out = OpenFile(final, file, flusher, overwrite=self.overwrite)
             try:
                 yield out
             finally:

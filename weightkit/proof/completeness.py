@@ -1,0 +1,111 @@
+"""Whether all is there: what the index names, what the numbers in names say, what a release's list has.
+
+A digest that holds proves one file. That a model is the one published is proved by all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import PurePosixPath
+
+from weightkit.containers import suffixes
+from weightkit.core.errors import Incomplete
+from weightkit.manifests import Entry
+from weightkit.run.plan import Plan, SmallFile, StreamFile
+
+__all__ = ["INDEX", "INDEX_NBYTES", "complete", "missing_of", "named_by_index", "siblings"]
+
+INDEX = ".index.json"
+"""How the name of an index ends, in any format of transformers."""
+
+INDEX_NBYTES = 64 << 20
+"""No index is larger: LLaMA-65B's has 67 kB."""
+
+NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[A-Za-z0-9.]+)")
+MOST_SHARDS = 1000
+"""So many names of one set are told at most; a count in a name is anybody's word."""
+
+
+def siblings(names: Iterable[str]) -> list[str]:
+    """All names that belong to sets of numbered files, of which some are given; sets counted from 0 are."""
+    given = [match for name in names if (match := NUMBERED.fullmatch(name))]
+    sets: dict[tuple[str, str, str], bool] = {}
+    for match in given:
+        one = (match["stem"], match["count"], match["suffix"])
+        sets[one] = sets.get(one, False) or int(match["number"]) == 0
+    found = []
+    for (stem, count, suffix), from_zero in sets.items():
+        first = 0 if from_zero else 1
+        numbers = islice(range(first, first + int(count)), MOST_SHARDS)
+        found += [f"{stem}-{number:05d}-of-{count}{suffix}" for number in numbers]
+    return found
+
+
+def named_by_index(name: str, content: bytes) -> list[str]:
+    """The files that an index names, in its own folder; nothing where it is no index."""
+    try:
+        index = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        return []
+    plain = {file for file in weight_map.values() if isinstance(file, str) and PurePosixPath(file).name == file}
+    return sorted(str(PurePosixPath(name).with_name(file)) for file in plain)
+
+
+def missing_of(names: Collection[str], indexes: Mapping[str, bytes]) -> tuple[list[str], str]:
+    """Files that belong to those that are there and are not among them, and what names them.
+
+    An index none of whose files is there, where other weights are, is another container's, which was not fetched.
+    """
+    have = set(names)
+    bare = not any(name.endswith(suffixes()) for name in have)
+    for name, content in indexes.items():
+        named = named_by_index(name, content)
+        missing = [file for file in named if file not in have]
+        if missing and (bare or len(missing) < len(named)):
+            return missing, f"the weight_map of {name} names"
+    return [name for name in siblings(names) if name not in have], "belong to the others by the numbers in their names"
+
+
+def complete(plan: Plan, where: str, published: Sequence[tuple[str, Sequence[Entry]]] = ()) -> Plan:
+    """The plan, if it writes all files of the release.
+
+    Args:
+        plan: What is to be written.
+        where: Where files would have to be, for the message.
+        published: A release's own lists, by name. Of its files that are no weights only those of a plan of bytes are asked
+            for: what goes along with tensors, the base or an adapter brings.
+
+    Raises:
+        Incomplete: It does not.
+    """
+    names = {file.path for file in plan.everything}
+    missing, reason = missing_of(names, {file.path: content(file) for file in plan.everything if file.path.endswith(INDEX)})
+    if missing:
+        raise Incomplete(where, missing, reason)
+    of_bytes = all(isinstance(file, StreamFile) for file in plan.files)
+    for name, entries in published:
+        listed = dict.fromkeys(entry.path for entry in entries)
+        lacking = [path for path in listed if path not in names and (of_bytes or path.endswith(suffixes()))]
+        if lacking:
+            raise Incomplete(where, lacking, f"{name} lists")
+    return plan
+
+
+def content(file: object) -> bytes:
+    """The bytes of a small file; nothing where it is none."""
+    if isinstance(file, SmallFile):
+        return file.content
+    if not isinstance(file, StreamFile) or file.nbytes > INDEX_NBYTES:
+        return b""
+    taken = bytearray()
+    for chunk in file.stream.chunks(1 << 20):
+        taken += chunk
+        if len(taken) > INDEX_NBYTES:
+            return b""
+    return bytes(taken)
