@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.run.parts import content, output, plan, python, simple, stored, tensor, wait_for
+from weightkit.blobs import open_local
+from weightkit.core.dtypes import BY_NAME
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.core.events import BytesWritten, Event, FileFinished, FileKept
+from weightkit.core.spec import TensorSpec
+from weightkit.core.stored import Stored
 from weightkit.run.coordinator import Coordinator
 from weightkit.run.execute import carry_out
 from weightkit.run.executors.threads import Threads
@@ -102,6 +106,28 @@ def test_the_end_waits_for_the_gate(tmp_path: Path) -> None:
     }
     assert run(tmp_path / "bad", Late(100, fails=True), []).published == {}
     assert set(content(tmp_path / "bad")) == {JOURNAL}
+
+
+def test_an_input_that_changes_while_its_file_waits_is_told(tmp_path: Path) -> None:
+    """The pass over it has ended, and its bytes were those of the plan; but nothing of it is published any more."""
+    path = tmp_path / "input"
+    path.write_bytes(bytes(64))
+
+    class Spoiling(Late):
+        def ask(self, wait: bool) -> bool:
+            if wait:
+                path.write_bytes(bytes(63) + b"1")
+            return wait
+
+    planned = plan(output("a.plain", {"a": Stored(open_local(path), "w", TensorSpec(BY_NAME["uint8"], (8, 8)), 0)}))
+    ledger = Directory(tmp_path / "out")
+    try:
+        standing = ledger.open(planned, [])
+        with pytest.raises(FormatError, match="has changed"):
+            Coordinator(ledger, standing, [Spoiling(9, fails=False)], Threads(1), 1 << 20, lambda event: None).run(planned)
+    finally:
+        ledger.close()
+    assert not (tmp_path / "out" / "a.plain").exists()
 
 
 RUN = """

@@ -296,6 +296,7 @@ def test_more_digests_of_a_kept_file_cost_no_second_computation(tmp_path: Path) 
         lambda head, line: b"\xff\xfe\x00garbage",
         lambda head, line: b"",
         lambda head, line: b"[1]\n",
+        lambda head, line: b"[" * 200_000,
         lambda head, line: b'{"plan": null}\n',
         lambda head, line: head + json.dumps({**json.loads(line), "digests": None}).encode() + b"\n",
         lambda head, line: head + json.dumps({**json.loads(line), "digests": ["x"]}).encode() + b"\n",
@@ -315,6 +316,13 @@ def test_a_torn_journal_is_set_aside(tmp_path: Path, damage: Any) -> None:
     (out / "part-0.plain").unlink()
     assert carry_out(simple(), out).ok
     assert set(content(out)) == {"part-0.plain", "part-1.plain", "part-2.plain", "config.json", "SHA256SUMS"}
+
+
+def test_a_journal_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / JOURNAL)
+    assert carry_out(simple(), out).ok
 
 
 def test_a_line_that_was_being_written_costs_its_file_alone(tmp_path: Path) -> None:

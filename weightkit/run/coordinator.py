@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 
+from weightkit.core.blob import Blob
 from weightkit.core.errors import DigestMismatch
 from weightkit.core.events import FileFinished, Notify
 from weightkit.run.executors import Executor
@@ -44,6 +45,7 @@ class Coordinator:
     ) -> None:
         self.ledger, self.standing, self.gates, self.executor = ledger, standing, gates, executor
         self.block_nbytes, self.notify, self.keep_mismatched = block_nbytes, notify, keep_mismatched
+        self.inputs: dict[str, tuple[Blob, ...]] = {}
         self.settled: set[str] = set()
         self.waiting: list[Receipt] = []
         self.published: dict[str, Receipt] = {}
@@ -54,6 +56,7 @@ class Coordinator:
 
         A mismatch does not stop the other files; a gate that does not hold stops all, and nothing that waited for it is left.
         """
+        self.inputs = {file.path: file.needs.blobs for file in plan.everything} if self.gates else {}
         try:
             self.settle(plan.files, self.executor)
             if not self.mismatches:
@@ -115,6 +118,9 @@ class Coordinator:
             return
         while self.waiting:
             receipt = self.waiting[0]
+            if self.gates and not receipt.kept:  # it waited: what it was made of may have changed since its pass ended
+                for blob in self.inputs[receipt.path]:
+                    blob.check()
             self.ledger.publish(receipt)
             self.published[receipt.path] = self.waiting.pop(0)
             if not receipt.kept:

@@ -43,6 +43,7 @@ class Futures:
         handed: list[Future[Outcome]] = []
 
         def submit(file: Output) -> Future[Outcome]:
+            handed[:] = [one for one in handed if not one.done()]
             handed.append(self.pool.submit(attempt, work, file))
             return handed[-1]
 

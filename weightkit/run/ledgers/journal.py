@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,18 @@ def read_journal(root: Path) -> Recorded | None:
         ValueError: It is damaged.
     """
     try:
+        if not stat.S_ISREG((root / JOURNAL).lstat().st_mode):
+            raise ValueError("it is no regular file")
         first, *lines = (root / JOURNAL).read_bytes().splitlines() or [b""]
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(error.strerror) from error
-    match json.loads(first):
+    try:
+        head = json.loads(first)
+    except RecursionError as error:
+        raise ValueError("its first line is nested too deep") from error
+    match head:
         case {"weightkit": str(version), "plan": dict(planned)} if all(isinstance(one, str) for one in planned.values()):
             pass
         case {"plan": str()}:  # written before the version was
