@@ -191,3 +191,23 @@ def test_lazy_bits_are_refused_by_name(tmp_path: Path, kind: str, zipped: bool) 
         open_file(open_local(tmp_path / "a.bin"))
     torch.save({"w": lazy.resolve_conj().resolve_neg()}, tmp_path / "b.bin", _use_new_zipfile_serialization=zipped)
     assert set(open_file(open_local(tmp_path / "b.bin")).tensors) == {"w"}
+
+
+@pytest.mark.parametrize(("dtype", "large"), [("float16", 60000.0), ("bfloat16", 3e38), ("float32", 3e38)])
+def test_sums_that_overflow_are_counted(weightkit: Run, tmp_path: Path, dtype: str, large: float) -> None:
+    shape = (4, 8)
+    base = torch.ones(shape, dtype=getattr(torch, dtype))
+    diff = torch.zeros(shape, dtype=getattr(torch, dtype))
+    base[1, 2] = diff[1, 2] = base[3, 7] = diff[3, 7] = large
+    base[0, 0] = float("nan")
+    for name, tensor in (("b", base), ("d", diff)):
+        (tmp_path / name).mkdir()
+        torch.save({"model.layers.0.mlp.up_proj.weight": tensor}, tmp_path / name / "pytorch_model.bin")
+    done = weightkit("recover", "--raw", "b", "--diff", "d", "--out", "o", "--json")
+    assert done.returncode == 0, done.stderr
+    wanted = int(torch.isinf(base + diff).sum())
+    assert wanted == 2
+    notes = json.loads(done.stdout)["notes"]
+    assert next(one for one in notes if "infinite" in one).startswith(
+        "model.layers.0.mlp.up_proj.weight: 2 elements are infinite"
+    )

@@ -216,3 +216,16 @@ def test_paths_stay_in_the_folder(tmp_path: Path) -> None:
         f"| ../secret.bin | {'ab' * 32} |\n{'cd' * 32}  /etc/passwd\n| good.bin | {'ef' * 32} |\n"
     )
     assert [entry.path for entry in manifests.read(tmp_path / "list.md")] == ["good.bin"]
+
+
+def test_a_file_that_fails_ends_in_the_command_that_examines_it(weightkit: Run, folder: Path) -> None:
+    name = "pytorch_model-00001-of-00004.bin"
+    wanted = sha256(folder / name)
+    (folder / "SHA256SUMS").write_text(f"{wanted}  {name}\n")
+    flip_bit(folder / name, 5000)
+    done = weightkit("verify", folder)
+    assert done.returncode == 3
+    assert done.stdout.endswith(f"next: weightkit explain {folder / name} --expect sha256:{wanted}\n")
+    said = weightkit("explain", folder / name, "--expect", f"sha256:{wanted}")
+    assert said.returncode == 3
+    assert "CRC" in said.stdout

@@ -19,6 +19,7 @@ from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
+from weightkit.core.probes import Infinite
 from weightkit.manifests import Entry
 from weightkit.methods import recognised, with_role
 from weightkit.methods.base import based, opened
@@ -31,7 +32,7 @@ from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked, counted, sized
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
-from weightkit.run.plan import Plan
+from weightkit.run.plan import Plan, Watched
 
 __all__ = ["Arithmetic", "Done", "Form", "Rules", "prepare", "recover"]
 
@@ -106,7 +107,8 @@ def written(model: Model, form: Form, name: str) -> Plan:
         made = HUGGINGFACE.write(model, form)
     except ValueError as error:
         raise PlanError(f"{name}: {error}") from error
-    return Plan("recover", model.steps, made.files, made.small, (*model.notes, *made.notes), tensors=made.named)
+    files = tuple(replace(file, watched=(*file.watched, Watched(Infinite()))) for file in made.files)
+    return Plan("recover", model.steps, files, made.small, (*model.notes, *made.notes), tensors=made.named)
 
 
 def recover(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightkit.cli.options import MISMATCH, default_jobs, exits, path_option, shown, talk_options
-from weightkit.cli.report import Clock, print_json, progress
+from weightkit.cli.report import Clock, command_line, print_json, progress
 
 if TYPE_CHECKING:
     from weightkit.verify import Verification
@@ -75,7 +75,7 @@ def command(
             }
         )
     elif not quiet:
-        print_prose(found)
+        print_prose(found, path)
     if not passes:
         sys.exit(MISMATCH)
 
@@ -100,8 +100,8 @@ def junit_xml(found: Verification, name: str, missing: bool, extra: bool) -> byt
     return bytes(tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
-def print_prose(found: Verification) -> None:
-    """A line for each file, the verdict last."""
+def print_prose(found: Verification, path: Path) -> None:
+    """A line for each file, the verdict last, and what examines the first file that is wrong."""
     for one in found.checked:
         click.echo(f"{click.style(f'{one.status:<8}', fg=COLORS[one.status])} {one.path}")
         if one.status == "FAILED" and one.expected:
@@ -112,3 +112,9 @@ def print_prose(found: Verification) -> None:
                 click.echo(f"         {shown(one.hint)}")
     counts = {status: found.count(status) for status in ("ok", "FAILED", "missing", "extra")}
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "FAILED")))
+    folder = path if path.is_dir() else path.parent
+    for one in found.checked:
+        if one.status == "FAILED" and one.expected and one.actual and (folder / one.path).is_file():
+            expect = f"{one.expected.algorithm}:{one.expected.hex}"
+            click.echo(shown(f"next: {command_line('weightkit', 'explain', folder / one.path, '--expect', expect)}"))
+            break

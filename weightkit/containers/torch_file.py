@@ -9,8 +9,8 @@ from typing import Any
 
 from weightkit.containers.format import Format
 from weightkit.containers.layout import Item, Layout, Run
-from weightkit.containers.pickle_reader import PickledDict, TensorRef, named_tensors
 from weightkit.containers.pickle_writer import Metadata
+from weightkit.containers.pickled import PickledDict, TensorRef, named_tensors
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip
 from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any, BinaryIO
 
 from weightkit.containers.format import Format
-from weightkit.containers.pickle_reader import StorageRef, named_tensors, read_pickle
+from weightkit.containers.pickle_reader import read_pickle
+from weightkit.containers.pickled import StorageRef, named_tensors
 from weightkit.containers.seekable import seekable
 from weightkit.containers.torch_file import Storage, TorchFile, torch_file
 from weightkit.core.blob import Blob

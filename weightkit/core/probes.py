@@ -11,7 +11,7 @@ from weightkit.core.buffers import Buffer
 from weightkit.core.content import TensorHash
 from weightkit.core.spec import TensorSpec
 
-__all__ = ["CONTENT", "Changed", "Content", "Look", "Probe"]
+__all__ = ["CONTENT", "INFINITE", "Changed", "Content", "Infinite", "Look", "Probe"]
 
 
 class Look(Protocol):
@@ -21,7 +21,7 @@ class Look(Protocol):
         """Take in the next bytes of each tensor that is looked at."""
 
     def found(self) -> Any:
-        """What was seen: JSON."""
+        """What was seen: JSON; None where there is nothing to tell."""
 
 
 class Probe(Protocol):
@@ -101,3 +101,48 @@ class ChangedLook:
     def found(self) -> dict[str, int]:
         """The counts."""
         return {"elements": self.elements, "changed": self.changed}
+
+
+INFINITE = "infinite"
+
+EXPONENTS: dict[str, tuple[str, int, int]] = {
+    "float16": ("<u2", 0x7FFF, 0x7C00),
+    "bfloat16": ("<u2", 0x7FFF, 0x7F80),
+    "float32": ("<u4", 0x7FFFFFFF, 0x7F800000),
+}
+"""Dtype -> how its bits are read, all of them but the sign, and those of infinity: what is larger is NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Infinite:
+    """How many elements of a tensor are infinite; nothing where none is, or the dtype is no common float."""
+
+    name: str = INFINITE
+
+    def begin(self, *specs: TensorSpec) -> Look:
+        """Start counting."""
+        return InfiniteLook(EXPONENTS.get(specs[0].dtype.name))
+
+    def held_nbytes(self, *specs: TensorSpec) -> int:
+        """Nothing worth counting."""
+        return 0
+
+
+class InfiniteLook:
+    """A count under way. Almost every block is done after its largest magnitude is known."""
+
+    def __init__(self, bits: tuple[str, int, int] | None) -> None:
+        self.bits = bits
+        self.count = 0
+
+    def __call__(self, *blocks: Buffer) -> None:
+        if self.bits is None:
+            return
+        kind, magnitude, infinity = self.bits
+        found = np.frombuffer(blocks[0], kind) & np.dtype(kind).type(magnitude)
+        if found.size and int(found.max()) >= infinity:
+            self.count += int((found == infinity).sum())
+
+    def found(self) -> int | None:
+        """The count."""
+        return self.count or None

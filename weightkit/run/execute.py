@@ -15,6 +15,7 @@ from weightkit.blobs import LocalFolder, Place
 from weightkit.core.digest import Digest
 from weightkit.core.errors import DigestMismatch, PlanError
 from weightkit.core.events import Notify, Resumed, ignore
+from weightkit.core.probes import INFINITE
 from weightkit.core.sizes import format_size
 from weightkit.manifests import Entry
 from weightkit.manifests import tensors as content
@@ -206,7 +207,20 @@ def carry_out(
         if not report.mismatches:
             books.finish(list_files(plan, report, lists))
     explained = tuple(explain(plan, report, error) for error in report.mismatches)
-    return Done(replace(plan, notes=(*plan.notes, *standing.notes)), replace(report, mismatches=explained), standing.whole)
+    notes = (*plan.notes, *standing.notes, *infinities(report))
+    return Done(replace(plan, notes=notes), replace(report, mismatches=explained), standing.whole)
+
+
+def infinities(report: Report) -> list[str]:
+    """A note, where values came out that are infinite."""
+    counts = {name: n for receipt in report.receipts for name, n in receipt.found.get(INFINITE, {}).items()}
+    if not counts:
+        return []
+    name, more = next(iter(counts)), len(counts) - 1
+    return [
+        f"{name}{f' and {more} more tensors' if more else ''}: {sum(counts.values())} elements are infinite: a sum is larger "
+        "than its dtype holds (float16: 65504), or an input was infinite already; --dtype float32 holds more"
+    ]
 
 
 def looked_into(plan: Plan) -> Plan:

@@ -73,7 +73,8 @@ class Looks:
         answers = self.found[self.file.watched[index].probe.name]
         for spec, names in begun.names.items():
             answer = begun.looks[spec].found()
-            answers |= dict.fromkeys(names, answer)
+            if answer is not None:
+                answers |= dict.fromkeys(names, answer)
 
 
 class Begun:
