@@ -82,6 +82,8 @@ def case(kind: str, name: str, save: dict[str, Any] | None = None, **config: Any
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
     tuned.save_pretrained(folder, **(save or {}))
     (folder / "README.md").unlink(missing_ok=True)
+    written = folder / "adapter_config.json"
+    written.write_text(written.read_text().replace(str(HERE / kind), kind))  # no path of this machine
     merged = peft.PeftModel.from_pretrained(load(HERE / kind), folder).merge_and_unload()
     with tempfile.TemporaryDirectory() as there:
         merged.save_pretrained(there)
