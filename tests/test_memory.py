@@ -47,15 +47,21 @@ def refused(tmp_path: Path, *words: str, env: dict[str, str] | None = None) -> i
 
 
 def recovery(tmp_path: Path, layers: int, *more: str) -> int:
-    """Recover a model of 7B's width with a float32 diff into one torch file; returns the peak. Cleans up."""
+    """Recover a model of 7B's width with a float32 diff into one torch file; returns the peak. Cleans up.
+
+    The least of three, with one arena of the allocator's: how many blocks are on their way at once, and what the allocator
+    keeps for each thread, hang on the machine, and make a few per cent of the peak.
+    """
     folder = tmp_path / f"{layers}"
     sparse_folder(folder / "b", shapes(layers), "float16", 1.0)
     sparse_folder(folder / "d", shapes(layers), "float32", 0.001)
-    found = peak(folder, "recover", "--raw", "b", "--diff", "d", "--out", "o", "--format", "bin", "--quiet", *more)
-    out = folder / "o" / "pytorch_model.bin"
-    assert out.stat().st_size > GIB
-    out.unlink()
-    return found
+    found = []
+    for _ in range(3):
+        words = ("recover", "--raw", "b", "--diff", "d", "--out", "o", "--format", "bin", "--quiet", *more)
+        found.append(peak(folder, *words, env={"MALLOC_ARENA_MAX": "1"}))
+        assert (folder / "o" / "pytorch_model.bin").stat().st_size > GIB
+        shutil.rmtree(folder / "o")
+    return min(found)
 
 
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
