@@ -101,7 +101,7 @@ def junit_xml(found: Verification, name: str, missing: bool, extra: bool) -> byt
 
 
 def print_prose(found: Verification, path: Path) -> None:
-    """A line for each file, the verdict last, and what examines the first file that is wrong."""
+    """A line for each file, what examines the first that is wrong, the verdict last."""
     for one in found.checked:
         click.echo(f"{click.style(f'{one.status:<8}', fg=COLORS[one.status])} {one.path}")
         if one.status == "FAILED" and one.expected:
@@ -110,11 +110,11 @@ def print_prose(found: Verification, path: Path) -> None:
                 click.echo(f"         {one.expected.algorithm} found  {one.actual.hex}")
             if one.hint:
                 click.echo(f"         {shown(one.hint)}")
-    counts = {status: found.count(status) for status in ("ok", "FAILED", "missing", "extra")}
-    click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "FAILED")))
     folder = path if path.is_dir() else path.parent
     for one in found.checked:
         if one.status == "FAILED" and one.expected and one.actual and (folder / one.path).is_file():
             expect = f"{one.expected.algorithm}:{one.expected.hex}"
             click.echo(shown(f"next: {command_line('weightkit', 'explain', folder / one.path, '--expect', expect)}"))
             break
+    counts = {status: found.count(status) for status in ("ok", "FAILED", "missing", "extra")}
+    click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "FAILED")))
