@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import MethodName, as_option, exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.options import METHOD_NAME, as_option, exits, output_options, path_option, talk_options, tensor_options
 from weightkit.cli.recover import form_from, rules_from
 from weightkit.cli.report import (
     Clock,
@@ -28,7 +28,7 @@ from weightkit.cli.report import (
 @path_option("--out", "The folder to write.", required=True)
 @click.option(
     "--method",
-    type=MethodName(),
+    type=METHOD_NAME,
     default="additive",
     show_default=True,
     help="A subtraction that any tool can add again, or the exact difference of the bits, compressed.",

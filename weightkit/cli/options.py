@@ -19,8 +19,8 @@ from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS
 from weightkit.ops.product import SUMS
 
 __all__ = [
+    "METHOD_NAME",
     "MISMATCH",
-    "MethodName",
     "arithmetic_from",
     "arithmetic_options",
     "as_dtype",
@@ -211,42 +211,40 @@ def run_from(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("jobs", "max_memory", "dry_run", "overwrite", "keep_mismatched")}
 
 
-class FormatName(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
-    """A container format: weightkit's own, or another package's. Asked for only when a name is given."""
+class Registered(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
+    """A name of a registry: weightkit's own, or another package's. The registry is asked only when a name is given."""
 
-    name = "format"
+    def __init__(self, kind: str, shown: str, named: Callable[[str], str]) -> None:
+        self.name, self.shown, self.named = kind, shown, named
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return "[bin|safetensors]"
+        return self.shown
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from weightkit.containers import format_named
-
         try:
-            return format_named(value).name
+            return self.named(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class MethodName(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
-    """A way to publish: weightkit's own, or another package's."""
+def format_name(value: str) -> str:
+    """A container format; ``ValueError`` where none is called so."""
+    from weightkit.containers import format_named
 
-    name = "method"
+    return format_named(value).name
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return "[additive|exact]"
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from weightkit.methods import method_named
+def method_name(value: str) -> str:
+    """A way to publish; ``ValueError`` where none is called so."""
+    from weightkit.methods import method_named
 
-        try:
-            return method_named(value).name
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    return method_named(value).name
 
+
+METHOD_NAME = Registered("method", "[additive|exact]", method_name)
 
 output_options = together(
-    click.option("--format", type=FormatName(), help="Container to write."),
+    click.option("--format", type=Registered("format", "[bin|safetensors]", format_name), help="Container to write."),
     click.option("--torch-compat", metavar="VERSION", help="Write .bin files as this torch does, e.g. 1.13."),
     click.option("--max-shard-size", callback=as_size, metavar="SIZE", help="Cut anew into shards of at most this, as 10GB."),
     run_options,
