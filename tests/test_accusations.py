@@ -203,3 +203,92 @@ def test_a_pointer_is_called_one(tmp_path: Path, right: Path) -> None:
         assert "is a Git-LFS pointer, not the file itself" in found.sentence
         assert "damage" not in found.sentence
     assert "Git-LFS pointer" in explain(tmp_path / "config.json", against=right / "config.json").sentence
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_bytes_after_before_or_missing_are_told_of_either_side(tmp_path: Path, right: Path, kind: str) -> None:
+    if kind == "safetensors":
+        convert(right, tmp_path / "good", "hf", form=Form(format="safetensors"))
+    else:
+        saved(tmp_path / "good", {})
+        torch.save(load(right), tmp_path / "good" / FILE, _use_new_zipfile_serialization=kind == "zip")
+    good = next(one for one in (tmp_path / "good").iterdir() if one.suffix in (".bin", ".safetensors"))
+    content = good.read_bytes()
+    bad = tmp_path / "a bad one" / good.name
+    bad.parent.mkdir()
+    for spoilt, told, back in (
+        (
+            content + bytes(10),
+            "10 bytes were appended after the end of",
+            "10 bytes stand after the end of what it was compared",
+        ),
+        (b"HTTP 200\n" + content, "9 bytes were put before the beginning of", "9 bytes stand before the beginning of what it"),
+        (
+            content[:-100],
+            f"{bad} is cut off: the last 100 bytes are missing",
+            "what it was compared with (--against) is cut off",
+        ),
+    ):
+        bad.write_bytes(spoilt)
+        found = explain(bad, against=good)
+        assert found.sentence.startswith(told)
+        assert explain(good, against=bad).sentence.startswith(back)
+        if found.command:
+            subprocess.run(found.command.replace("OUT", "mended"), shell=True, check=True, cwd=tmp_path)
+            assert (tmp_path / "mended").read_bytes() == content
+        assert bool(found.command) == (len(spoilt) > len(content))
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "sentence"),
+    [
+        (0.0, -0.0, "zeros of the other sign: 64 elements of lm_head.weight are 0.0 on one side and -0.0 on the other"),
+        (1e-40, 0.0, "denormals flushed to zero: 64 elements of lm_head.weight are zero here"),
+        (0.5, 0.0, "zeros: 64 elements of lm_head.weight are zero here and not there, in row 5; all else is right"),
+        (0.5, -0.5, "negated: 64 elements of lm_head.weight have the other sign"),
+    ],
+)
+def test_what_all_elements_that_differ_have_in_common(
+    tmp_path: Path, right: Path, value: float, other: float, sentence: str
+) -> None:
+    for name, filled in (("good", value), ("other", other)):
+        head = load(right)[HEAD].clone()
+        head[5] = filled
+        saved(tmp_path / name, {**load(right), HEAD: head})
+    found = explain(tmp_path / "other" / FILE, against=tmp_path / "good" / FILE).sentence
+    assert found.startswith(sentence)
+    assert "damage" not in found
+
+
+def test_folders_are_the_same_only_if_all_files_are(tmp_path: Path) -> None:
+    base = PEER / "hf-bin"
+    first, second = (f"pytorch_model-0000{number}-of-00004.bin" for number in (1, 2))
+    index = "pytorch_model.bin.index.json"
+    for number, (change, told) in enumerate(
+        (
+            (lambda f: (f / index).unlink(), f"{index} is missing here"),
+            (lambda f: (f / index).write_text((f / index).read_text() + "\n"), f"of {index} same fields, written otherwise"),
+            (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is only here"),
+            (lambda f: (f / "config.json").unlink(), "config.json is missing here"),
+            (lambda f: (f / second).unlink(), f"{second} is missing here"),
+            (lambda f: exchange(f / first, f / second), f"{first} here is {second} there; {second} here is {first} there"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(base, folder)
+        change(folder)
+        found = explain(folder, against=base)
+        assert not found.matches
+        assert told in found.sentence
+        assert not explain(base, against=folder).matches
+
+
+def exchange(one: Path, other: Path) -> None:
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def test_names_with_another_prefix(tmp_path: Path, right: Path) -> None:
+    other = saved(tmp_path / "other", {f"module.{name}": value for name, value in load(right).items()})
+    assert "names begin with 'module.' here and not there; the values are the same" in explain(other, against=right).sentence

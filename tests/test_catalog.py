@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
+import click
 import pytest
 from blake3 import blake3
 
 from tests.conftest import DATA, PEER, Run, sha256
-from weightkit import catalog
+from weightkit import catalog, merge, recover
 from weightkit.catalog import METHODS, UNKNOWN
+from weightkit.cli import main
+from weightkit.cli.way import gaps, way
 from weightkit.core.digest import ALGORITHMS, Digest, Hasher
-from weightkit.core.errors import PlanError
+from weightkit.core.errors import FormatError, PlanError
 from weightkit.families.converters import converter_named
 from weightkit.merge import prepare as prepare_merge
 from weightkit.methods.recipes import filled
 from weightkit.recover import prepare
+from weightkit.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
+ZIP = "LoRA .zip archive (as then distributed)"
+"""What the published list calls the four archives, which it gives no file name; the catalog's are after their folders."""
+HUBS = [(hub, name) for name, one in catalog.releases().items() for hub in one.hubs()]
 
 
 def rows() -> list[dict[str, str]]:
@@ -35,7 +48,8 @@ def test_every_published_row_has_landed_with_its_source() -> None:
     for row in rows():
         release = by_publication[row["release"]]
         entries = {(entry.path, entry.digest.algorithm): entry.digest.hex for entry in release.entries()}
-        assert entries[row["file"], row["algorithm"]] == row["digest"], row
+        file = next(iter(entries))[0] if row["file"] == ZIP else row["file"]
+        assert entries[file, row["algorithm"]] == row["digest"], row
         assert f"# {row['source']}" in texts[release.name].splitlines(), row
         if row["size_bytes"]:
             assert release.sizes[row["file"]] == int(row["size_bytes"])
@@ -95,7 +109,15 @@ def test_names_that_are_near_are_named() -> None:
         filled("llama-7b", ("additive",), "recover")
 
 
-def test_a_release_fills_in_what_is_not_said(tmp_path: Path) -> None:
+@pytest.fixture
+def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small model stands in for the real ones: what its size and its adapters' would refuse is let pass."""
+    for door, names in ((recover, ["base_fits", "result_fits"]), (merge, ["base_fits", "in_order", "result_fits"])):
+        for name in names:
+            monkeypatch.setattr(door, name, lambda *words: [])
+
+
+def test_a_release_fills_in_what_is_not_said(of_any_size: None, tmp_path: Path) -> None:
     """The small model stands in for the real one: its digests differ, so they are found wanting, but all else is filled in."""
     with pytest.raises(PlanError, match="lists none of the files that will be written"):
         prepare(PEER / "hf-bin", PEER / "diffs" / "knowlm", tmp_path / "o", release="zhixi-13b")
@@ -109,15 +131,15 @@ def test_a_release_fills_in_what_is_not_said(tmp_path: Path) -> None:
     assert "rounding per-adapter, sums fma" in plan.steps
 
 
-def test_a_mismatch_with_a_release_is_exit_3(weightkit: Run, tmp_path: Path) -> None:
-    words = ["merge", "--base", PEER / "hf-bin", "--lora", PEER / "lora-zh1-bin", "--lora", PEER / "lora-zh2-bin", "--out", "o"]
-    words.append("--trust-inputs")
-    done = weightkit(*words, "--release", "chinese-alpaca-plus-7b-merged")
-    assert done.returncode == 3
-    assert not (tmp_path / "o" / "consolidated.00.pth").exists()
-    done = weightkit(*words, "--release", "chinese-alpaca-plus-7b-merged", "--seek")
-    assert done.returncode == 3
-    assert "--seek: none of the" in done.stdout
+def test_a_mismatch_with_a_release_publishes_nothing(of_any_size: None, tmp_path: Path) -> None:
+    lora = [PEER / "lora-zh1-bin", PEER / "lora-zh2-bin"]
+    for seek in (False, True):
+        done = merge.merge_lora(
+            PEER / "hf-bin", lora, tmp_path / "o", release="chinese-alpaca-plus-7b-merged", seek=seek, trust_inputs=True
+        )
+        assert not done.ok
+        assert not (tmp_path / "o" / "consolidated.00.pth").exists()
+        assert seek == any("--seek: none of the" in note for note in done.plan.notes)
 
 
 def test_the_command_shows_it(weightkit: Run) -> None:
@@ -127,7 +149,8 @@ def test_the_command_shows_it(weightkit: Run) -> None:
         assert name in listed.stdout
     one = weightkit("releases", "zhixi-13b")
     assert "b19e56ec888b44bfe5c1db49eb4a3195" in one.stdout
-    assert "weightkit recover --raw llama-13b --diff zhixi-13b-diff --release zhixi-13b --out OUT" in one.stdout
+    command = "weightkit recover --base llama-13b --diff zhixi-13b-diff --release zhixi-13b --out OUT"
+    assert command in re.sub(r" \\\n +", " ", one.stdout)
     facts = json.loads(weightkit("releases", "chinese-alpaca-plus-7b-merged", "--json").stdout)
     assert facts["recipe"]["lora"] == ["chinese-llama-plus-7b-lora", "chinese-alpaca-plus-7b-lora"]
     assert len(json.loads(weightkit("releases", "--json").stdout)["releases"]) == len(catalog.releases())
@@ -150,3 +173,214 @@ def test_small_files_of_the_catalog_are_recognised() -> None:
     for digest in hasher.digests().values():
         assert ("llama-13b", "params.json") in catalog.by_digest()[digest]
     assert sha256(ROOT / "checksums" / "__init__.py")
+
+
+@pytest.mark.parametrize("name", catalog.releases())
+def test_an_entry_says_whose_it_is_and_where_it_can_be_had(name: str) -> None:
+    """An input names a place with its source, or why there is none; a result names inputs that do."""
+    release = catalog.releases()[name]
+    assert release.project
+    if release.recipe is None:
+        assert bool(release.where) != bool(release.nowhere)
+    for one in release.recipe.payloads() if release.recipe else ():
+        assert catalog.load(one).recipe is None
+    assert UNKNOWN not in ((release.recipe.diff, *release.recipe.lora) if release.recipe else ())
+    assert all(place.source for place in release.where)
+
+
+@pytest.mark.parametrize(("hub", "name"), HUBS)
+def test_a_name_on_the_hub_leads_to_its_entry(hub: str, name: str) -> None:
+    ways = (
+        hub,
+        hub.upper(),
+        f"https://huggingface.co/{hub}",
+        f"https://huggingface.co/{hub}/tree/main",
+        f"hf://{hub}",
+        f" {hub}/",
+    )
+    for one in ways:
+        assert catalog.load(one).name == name
+        assert [found.name for found in catalog.find(one)] == [name]
+
+
+def test_other_names_are_unambiguous() -> None:
+    names = [name.lower() for one in catalog.releases().values() for name in (one.name, *one.aliases, *one.hubs())]
+    assert sorted(names) == sorted(set(names))
+    assert catalog.load("LLaMA-33B").name == "llama-30b"
+    assert catalog.load("Chinese-Alpaca-Plus-7B").name == "chinese-alpaca-plus-7b-merged"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("zhixi13b", "zhixi-13b"),
+        ("vicuna_7b_v1.1", "vicuna-7b-v1.1"),
+        ("tatsu-lab/alpaca-7b-wdif", "tatsu-lab/alpaca-7b-wdiff"),
+        ("lmsys/vicuna-7b-delta-v1.0", "lmsys/vicuna-7b-delta-v1.1"),
+        ("hfl/chinese-alpaca-lora7b", "hfl/chinese-alpaca-lora-7b"),
+        ("someone/techgpt-7b", "techgpt-7b"),
+        ("camelbel", "camelbell-a-lora"),
+    ],
+)
+def test_what_was_meant_is_named(word: str, meant: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(meant)) as found:
+        catalog.load(word)
+    assert "did you mean" in str(found.value)
+
+
+def test_an_argument_is_not_called_an_option(weightkit: Run) -> None:
+    done = weightkit("releases", "zhixi13b")
+    assert done.returncode == 1
+    assert "NAME" in done.stderr
+    assert "--release" not in done.stderr
+    assert "did you mean zhixi-13b" in done.stderr
+    answer = json.loads(weightkit("releases", "zhixi13b", "--json").stdout)
+    assert answer["ok"] is False
+
+
+def test_a_word_lists_those_that_have_it(weightkit: Run) -> None:
+    done = weightkit("releases", "alpaca")
+    assert done.returncode == 0
+    for name in ("alpaca-7b", "chinese-alpaca-33b-merged", "point-alpaca-7b"):
+        assert name in done.stdout
+    assert "vicuna" not in done.stdout
+    answer = json.loads(weightkit("releases", "Panda", "--json").stdout)
+    assert answer["ok"] is True
+    assert "panda-13b" in [one["name"] for one in answer["releases"]]
+
+
+def commands_of(name: str) -> list[tuple[str, ...]]:
+    return [command for step in way(catalog.load(name)) for command in step.commands]
+
+
+@pytest.mark.parametrize("name", catalog.releases())
+def test_every_command_is_one_that_the_program_takes(name: str) -> None:
+    """As click parses it: no unknown option, nothing missing; and each release that it names is the one."""
+    commands = commands_of(name)
+    assert commands or catalog.load(name).nowhere or catalog.load(name).kind in ("raw", "tokenizer", "lora", "xor")
+    for program, *words in commands:
+        if program == "hf":
+            assert words[0] == "download"
+            assert words[2:] == ["--local-dir", catalog.load(words[1]).name]
+            continue
+        assert program == "weightkit"
+        with click.Context(main) as ctx:
+            _, command, rest = main.resolve_command(ctx, list(words))
+            assert isinstance(command, click.Command)
+            made = command.make_context(str(words[0]), list(rest), parent=ctx)
+        release = made.params.get("release")
+        assert release in (None, name) or words[0] == "verify"
+
+
+@pytest.mark.parametrize("name", [one.name for one in catalog.releases().values() if one.recipe])
+def test_the_way_to_a_release_is_whole(name: str) -> None:
+    """Every input is got before it is used, is checked where it can be, and what cannot is said."""
+    release = catalog.load(name)
+    steps = way(release)
+    got = [step.entry for step in steps if step.what == "get"]
+    (made,) = (step for step in steps if step.what == "make")
+    used = [word for word in made.commands[0] if word in catalog.releases() and word != name]
+    assert got == used
+    checked = {command[2] for step in steps if step.what == "verify" for command in step.commands}
+    for one in got:
+        listed = bool(catalog.load(one).lists)
+        assert (one in checked) == listed
+        assert listed or any(line.startswith(f"{one}: ") for line in gaps(release))
+    assert steps[-1].what == "prove"
+    assert bool(steps[-1].commands) == bool(release.lists)
+    assert release.recipe
+    assert [word for word, before in zip(made.commands[0][1:], made.commands[0], strict=False) if before == "--lora"] == list(
+        release.recipe.lora
+    )
+
+
+def test_shards_without_a_digest_are_named() -> None:
+    assert gaps(catalog.load("vicuna-7b-v1.1"))[0] == (
+        "vicuna-7b-delta-v1.1: no digest of pytorch_model-00002-of-00002.bin was found"
+    )
+    assert gaps(catalog.load("zhixi-13b")) == []
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_it_reads_well(columns: int) -> None:
+    """No line is longer than the terminal but for one word: an address, a digest, a name."""
+
+    def shown(*words: str) -> list[str]:
+        env = {**os.environ, "COLUMNS": str(columns)}
+        command = [sys.executable, "-m", "weightkit", "releases", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert max(map(len, shown())) <= columns
+    assert max(map(len, shown("panda"))) <= columns
+    for name in (
+        "vicuna-7b-v1.1",
+        "chinese-alpaca-plus-7b-merged",
+        "pygmalion-7b",
+        "camelbell-c-lora",
+        "oasst-sft-7-llama-30b",
+    ):
+        for line in shown(name):
+            assert len(line) <= columns or re.search(r"\b[0-9a-f]{32,}|https://\S{30}|says", line), line
+        copied = re.sub(r" \\\n +", " ", "\n".join(shown(name)))
+        for command in commands_of(name):
+            assert shlex.join(command) in copied
+
+
+def test_a_release_may_be_named_by_its_payload_on_the_hub() -> None:
+    release, fill = filled("https://huggingface.co/tatsu-lab/alpaca-7b-wdiff", ("additive",), "recover")
+    assert release.name == "alpaca-7b"
+    assert fill.rules.new_rows == "mean"
+    assert any("--release alpaca-7b: Stanford Alpaca-7B" in note for note in fill.notes)
+    with pytest.raises(PlanError, match=r"of which chinese-alpaca-plus-7b-merged, .*; name one of them"):
+        filled("hfl/chinese-llama-plus-lora-7b", ("lora",), "merge")
+    assert filled("hfl/chinese-llama-lora-7b", ("lora",), "merge")[0].name == "chinese-llama-7b-merged"
+    assert filled("zjunlp/zhixi-13b-lora", ("additive",), "recover")[0].name == "zhixi-13b-merged"
+    with pytest.raises(PlanError, match=r"is no release to be rebuilt but additive difference.*alpaca-7b can be made"):
+        filled("alpaca-7b-wdiff", ("additive",), "recover")
+
+
+def test_verify_takes_the_hubs_name_for_what_was_downloaded(weightkit: Run, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "pytorch_model-00001-of-00002.bin").write_bytes(b"x")
+    done = weightkit("verify", "d", "--release", "LMSYS/vicuna-7b-delta-v1.1")
+    assert done.returncode == 3
+    assert "FAILED   pytorch_model-00001-of-00002.bin" in done.stdout
+
+
+@pytest.mark.parametrize("name", [one for one in catalog.releases() if one.endswith("-lora-zip")])
+def test_an_early_archive_is_found_by_a_file_name(name: str, tmp_path: Path) -> None:
+    (entry,) = catalog.load(name).entries()
+    with zipfile.ZipFile(tmp_path / entry.path, "w") as file:
+        file.writestr("adapter_config.json", "{}")
+    assert [(one.path, one.status) for one in verify(tmp_path, releases=[name]).checked] == [(entry.path, "FAILED")]
+
+
+def test_the_tensors_that_are_whole_are_filled_in() -> None:
+    """Source: pandallm apply_delta.py: ``"embed_tokens" in name or "lm_head.weight" in name``."""
+    rules = filled("chitanda/llama-panda-zh-7b-delta", ("additive",), "recover")[1].rules
+    assert rules.whole == ("*embed_tokens*", "*lm_head.weight*")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('hubs = "a/b"', "no such word: hubs"),
+        ('[[where]]\nhub = "a/b"', "source"),
+        ('[[where]]\nsource = "x"', "a place is a hub or a url"),
+        ('[[where]]\nsource = "x"\nhub = "a/b"\nurl = "https://a"', "a place is a hub or a url"),
+        ('[[where]]\nsource = "x"\nhub = "https://huggingface.co/a/b"', "OWNER/NAME"),
+        ('[[where]]\nsource = "x"\nurl = "ftp://a"', "begins with https"),
+        ('[recipe]\nmethod = "lora"\nloras = []', "loras"),
+    ],
+)
+def test_a_word_that_means_nothing_is_refused(line: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "release.toml").write_text(f'title = "t"\nkind = "diff"\n{line}\n')
+    with pytest.raises(FormatError, match=complaint) as found:
+        catalog.read(tmp_path / "release.toml")
+    assert str(found.value).startswith(str(tmp_path / "release.toml"))
+
+
+def test_the_number_of_entries_is_the_one_that_is_told() -> None:
+    for file, said in (("README.md", r"(\d+) entries"), ("README_zh.md", r"(\d+) 个条目")):
+        for number in re.findall(said, (ROOT / file).read_text()):
+            assert int(number) == len(catalog.releases()), file

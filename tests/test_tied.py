@@ -111,3 +111,51 @@ def test_copies_of_an_embedding_are_no_sign_of_merged_already(tmp_path: Path) ->
     merge_lora(TIED / "qwen3", [TIED / "qwen3" / "whole-embedding"], tmp_path / "c")
     with pytest.raises(PlanError, match="is merged already"):
         merge_lora(tmp_path / "c", [TIED / "qwen3" / "whole-embedding"], tmp_path / "d")
+
+
+def untied_config(tmp_path: Path, text: str) -> str:
+    """What becomes of a config.json when an adapter unties the head."""
+    base = tmp_path / "base"
+    base.mkdir()
+    shutil.copyfile(TIED / "qwen3" / "model.safetensors", base / "model.safetensors")
+    (base / "config.json").write_bytes(text.encode())
+    merge_lora(base, [TIED / "qwen3" / "whole-embedding"], tmp_path / "o", how=PEFT)
+    return (tmp_path / "o" / "config.json").read_bytes().decode()
+
+
+TRAP = r'"note": "say \"tie_word_embeddings\": true, {\"tie_word_embeddings\": true}"'
+OWN = '"architectures": ["Qwen3ForCausalLM"], "torch_dtype": "bfloat16", "vocab_size": 40'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('{OWN, TRAP, "tie_word_embeddings" :\ttrue }\r\n', '{OWN, TRAP, "tie_word_embeddings" :\tfalse }\r\n'),
+        (
+            '{"vision_config": {"tie_word_embeddings": true}, "tie_word_embeddings": true, "text_config": '
+            '{ "tie_word_embeddings": true, TRAP}, OWN}',
+            '{"vision_config": {"tie_word_embeddings": true}, "tie_word_embeddings": false, "text_config": '
+            '{ "tie_word_embeddings": false, TRAP}, OWN}',
+        ),
+        (
+            '{\r\n\tOWN, "text_config": {"tie_word_embeddings": true, "x": {"tie_word_embeddings": true}}}',
+            '{\r\n\t"tie_word_embeddings": false,\r\n\tOWN, "text_config": {"tie_word_embeddings": false, '
+            '"x": {"tie_word_embeddings": true}}}',
+        ),
+        (
+            '{OWN, TRAP, "text_config": {}}',
+            '{"tie_word_embeddings": false,OWN, TRAP, "text_config": {"tie_word_embeddings": false}}',
+        ),
+        ("\ufeff{\n  OWN,\n  TRAP\n}", '\ufeff{\n  "tie_word_embeddings": false,\n  OWN,\n  TRAP\n}'),
+        (
+            '{"tie_word_embeddings": false, "tie_word_embeddings": true, OWN}',
+            '{"tie_word_embeddings": false, "tie_word_embeddings": false, OWN}',
+        ),
+        ('{"tie_word_embeddings": null, OWN}', '{"tie_word_embeddings": false, OWN}'),
+    ],
+    ids=["text", "three", "nested", "nowhere", "mark", "twice", "null"],
+)
+def test_only_the_value_itself_changes_in_a_config(tmp_path: Path, before: str, after: str) -> None:
+    before, after = (one.replace("TRAP", TRAP).replace("OWN", OWN) for one in (before, after))
+    assert untied_config(tmp_path, before) == after
+    assert json.loads(after.lstrip("\ufeff"))["tie_word_embeddings"] is False

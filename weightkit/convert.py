@@ -15,6 +15,7 @@ from typing import Literal
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import layout_named, open_checkpoint
+from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.config_text import set_values
 from weightkit.checkpoints.form import Form, Order
@@ -101,7 +102,7 @@ def prepare(
     except ValueError as error:
         raise PlanError(f"{source.name}: {error}") from error
     steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(made.files)} files",)
-    notes = (*made.notes, *vocabulary_notes(source, to))
+    notes = (*made.notes, *vocabulary_notes(source, to), *beside_notes(source))
     return expecting(Plan("convert", steps, made.files, made.small, notes, tensors=made.named), lists)
 
 
@@ -141,6 +142,7 @@ def convert(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     verify_raw: bool = False,
     notify: Notify = ignore,
 ) -> Done:
@@ -159,6 +161,7 @@ def convert(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         notify: Told what happens.
 
@@ -173,6 +176,7 @@ def convert(
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
         verify_raw=src if verify_raw else None,
         notify=notify,
     )

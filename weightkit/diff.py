@@ -68,6 +68,7 @@ def make_diff(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     notify: Notify = ignore,
 ) -> Made:
     """Write what rebuilds a tuned model from its base.
@@ -87,6 +88,7 @@ def make_diff(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         notify: Told what happens.
 
     Raises:
@@ -95,7 +97,15 @@ def make_diff(
         WeightkitError: zstd, which exact differences need, is not installed.
     """
     planned = prepare(raw, tuned, out, method=method, converter=converter, rules=rules, form=form)
-    return carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    return carry(
+        planned,
+        out,
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        notify=notify,
+    )
 
 
 def prepare(
@@ -128,11 +138,21 @@ def carry(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     notify: Notify = ignore,
 ) -> Made:
     """Carry out what ``prepare`` planned. Arguments, result and errors are those of ``make_diff``."""
     lists = dict(SUMS_ONLY)
     if any(file.twin for file in planned.files):
         lists = {RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY}
-    done = carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, lists=lists, notify=notify)
+    done = carry_out(
+        planned,
+        Path(out),
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        lists=lists,
+        notify=notify,
+    )
     return Made(done.plan, done.report, done.stood)

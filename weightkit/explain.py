@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from weightkit.blobs import Place, folder_at
+from weightkit.blobs import Place, folder_at, local_path
 from weightkit.checkpoints.peft import open_adapter
 from weightkit.core.digest import ALGORITHMS, Digest
 from weightkit.core.errors import PlanError
@@ -61,13 +60,11 @@ def explain(
         PlanError: There is nothing to compare, or nothing to compare it with.
         FormatError: One of them cannot be read.
     """
-    target = Path(path)
-    if not target.exists():
-        raise PlanError(f"{target} does not exist")
+    target = local_path(path, "PATH")
     adapters = [open_adapter(folder_at(one, "--lora"), "--lora") for one in lora]
     below = None if base is None else opened(based(base, "--base"))
     if against is not None:
-        return explain_against(target, Path(against), below, adapters, notify)
+        return explain_against(target, local_path(against, "--against"), below, adapters, notify)
     if expect is None:
         raise PlanError("say what was wanted: --expect DIGEST, or --against PATH")
     if not target.is_file():

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightkit import catalog
+from weightkit.blobs import local_path
 from weightkit.core.digest import hash_file
-from weightkit.core.errors import PlanError
 from weightkit.core.sizes import format_size
 from weightkit.proof.kinds import of_file, of_folder
 from weightkit.proof.lists import usable
@@ -50,9 +50,7 @@ def identify(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
         PlanError: It does not exist.
         FormatError: It cannot be read.
     """
-    target = Path(path)
-    if not target.exists():
-        raise PlanError(f"{target} does not exist")
+    target = local_path(path, "PATH")
     files = [target] if target.is_file() else sorted(one for one in target.glob("*") if one.is_file())
     releases: dict[str, None] = {}
     skipped: list[str] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
 from weightkit.core.spec import TensorSpec
@@ -51,6 +52,7 @@ class Inspection:
         looks_like: ``a model``, ``a diff`` or empty, told from the weights of the norms.
         fits_bfloat16: How many values of float16 or float32 matrices were looked at and all found representable in bfloat16;
             0 if one was not.
+        notes: What is in the files beside tensors.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Inspection:
     small: tuple[str, ...]
     looks_like: str
     fits_bfloat16: int
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -96,4 +99,5 @@ def inspect(path: Place) -> Inspection:
         for name, container in checkpoint.files.items()
     )
     small = () if lone_file(folder) else tuple(checkpoint.small_files())
-    return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint))
+    notes = tuple(beside_notes(checkpoint))
+    return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint), notes)

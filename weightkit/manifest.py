@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from weightkit import manifests
-from weightkit.blobs import Place
+from weightkit.blobs import Place, local_path
 from weightkit.checkpoints import open_checkpoint
 from weightkit.core.digest import Digest, hash_file
 from weightkit.core.errors import PlanError
-from weightkit.core.events import BytesWritten, Notify, ignore
+from weightkit.core.events import BytesWritten, Notify, Started, ignore
 from weightkit.manifests import Entry
 from weightkit.manifests import tensors as tensor_lists
 from weightkit.manifests.sums import BY_LENGTH
@@ -45,15 +45,15 @@ def of_files(
     Raises:
         PlanError: There are no files.
     """
-    target = Path(path)
-    if not target.exists():
-        raise PlanError(f"{target} does not exist")
+    target = local_path(path, "PATH")
     root = target if target.is_dir() else target.parent
     files = (
         [target] if target.is_file() else [one for one in sorted(target.rglob("*")) if one.is_file() and listed(one, target)]
     )
     if not files:
         raise PlanError(f"{target} holds no files")
+
+    notify(Started(sum(file.stat().st_size for file in files)))
 
     def digests(file: Path) -> dict[str, Digest]:
         found = hash_file(file, algorithms)

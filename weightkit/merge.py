@@ -27,7 +27,8 @@ from weightkit.methods.recipes import filled
 from weightkit.methods.said import Said
 from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
-from weightkit.proof.inputs import checked, counted, sized
+from weightkit.proof.inputs import checked
+from weightkit.proof.sizes import base_fits, counted, in_order, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan
@@ -74,24 +75,24 @@ def prepare(
         to, order = to or cast(Target, fill.to), order or fill.order
     below = opened(based(base, "--base", converter))
     payloads = tuple(folder_at(one, LORA) for one in adapters)
+    if entry is not None:
+        notes = [*notes, *base_fits(entry, below)]
+        in_order(entry, below, payloads)
     asked = how or Arithmetic()
     form = replace(form or Form(), parts=parts, order=order or "chinese-llama")
 
     def planned(how: Arithmetic) -> Plan:
         said, model = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=dtype), below
-        models = [below]
         for one in payloads:
             method, seen = recognised(one, LORA)
             model = method.rebuild(model, one, said.to(method, one, seen, adapters=payloads))
-            models.append(model)
-        told = sized(entry, models, entry.recipe.lora) if entry is not None and entry.recipe is not None else []
+        if entry is not None:
+            result_fits(entry, model)
         try:
             made = layout_named(to or "hf").write(model, form)
         except ValueError as error:
             raise PlanError(f"{below.source.name}: {error}") from error
-        found = Plan(
-            "merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes, *told), tensors=made.named
-        )
+        found = Plan("merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes), tensors=made.named)
         found = expecting(found, lists)
         if entry is not None:
             found = checked(found, entry, below, adapters=payloads, trust=trust_inputs)
@@ -123,6 +124,7 @@ def merge_lora(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
@@ -150,6 +152,7 @@ def merge_lora(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
         trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
@@ -186,6 +189,7 @@ def merge_lora(
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
         verify_raw=base if verify_raw else None,
         notify=notify,
     )

@@ -29,7 +29,8 @@ from weightkit.methods.recipes import filled
 from weightkit.methods.said import Said, refusal
 from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
-from weightkit.proof.inputs import checked, counted, sized
+from weightkit.proof.inputs import checked
+from weightkit.proof.sizes import base_fits, counted, made_by, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan, Watched
@@ -79,6 +80,11 @@ def prepare(
     base = based(raw, "--raw", converter)
     payload = folder_at(diff, DIFF)
     method, seen = recognised(payload, DIFF)
+    if entry is not None:
+        made_by(entry, method.name, payload, seen.what)
+        if not method.settles:
+            base = opened(base)
+            notes = [*notes, *base_fits(entry, base)]
     if method.settles and lora:
         raise PlanError(refusal(method, payload, seen))
     key_folder = None if key is None else folder_at(key, "--key")
@@ -90,12 +96,13 @@ def prepare(
         model = merging.rebuild(model, one, said.to(merging, one, known, adapters=adapters))
     if said.form.tokenizer_from and adapters:  # what the user says goes before what an adapter brings
         model = replace(model, tokenizers=sum_of.tokenizers)
+    if entry is not None:
+        result_fits(entry, model)
     planned = written(model, said.form, payload.name)
     steps = (f"{DIFF} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
     planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes)), lists)
     if entry is not None:
         planned = checked(planned, entry, base, key_folder, payload, adapters, trust=trust_inputs)
-        planned = replace(planned, notes=(*planned.notes, *sized(entry, [] if model.files is not None else [opened(base)])))
     return planned if lone_file(payload) and release is None else complete(planned, payload.name, published)
 
 
@@ -127,6 +134,7 @@ def recover(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
@@ -153,6 +161,7 @@ def recover(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks tuned already may be used.
         trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
@@ -186,6 +195,7 @@ def recover(
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
         verify_raw=raw if verify_raw else None,
         notify=notify,
     )

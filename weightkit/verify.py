@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
+from weightkit.blobs import local_path
 from weightkit.checkpoints import open_checkpoint
 from weightkit.core.digest import CHUNK, Digest, Hasher, hash_file
 from weightkit.core.errors import FormatError, PlanError
-from weightkit.core.events import BytesWritten, Notify, ignore
+from weightkit.core.events import BytesWritten, Notify, Started, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
 from weightkit.manifests import tensors as tensor_lists
@@ -98,9 +99,7 @@ def verify(
         PlanError: There is nothing to check, or nothing to check it against.
         FormatError: A list is malformed.
     """
-    target = Path(path)
-    if not target.exists():
-        raise PlanError(f"{target} does not exist")
+    target = local_path(path, "PATH")
     folder = target if target.is_dir() else target.parent
     chosen = [Path(one) for one in lists]
     if not chosen and not releases:
@@ -125,6 +124,7 @@ def verify(
                 known.append(entry)
     if not target.is_dir():
         wanted = {target.name: of_one_file(target, wanted, [name for name, _ in found], by_digest=bool(releases))}
+    notify(Started(sum(size_of(folder / name) for name in wanted)))
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         checked = list(pool.map(lambda name: check(folder, name, wanted[name], notify), wanted))
     extra = [] if not target.is_dir() else extras(folder, set(wanted), chosen)
@@ -146,6 +146,11 @@ def small(file: Path) -> bytes:
         return file.read_bytes() if file.is_file() and file.stat().st_size <= INDEX_NBYTES else b""
     except OSError:
         return b""
+
+
+def size_of(file: Path) -> int:
+    """How many bytes a file has; none where it is not there."""
+    return file.stat().st_size if file.is_file() else 0
 
 
 def check_tensors(target: Path, wanted: Mapping[str, Digest], notify: Notify) -> list[Checked]:

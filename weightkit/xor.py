@@ -112,6 +112,7 @@ def decode(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Decode a release that was published as a byte XOR. Bit-exact.
@@ -126,6 +127,7 @@ def decode(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         notify: Told what happens.
 
     Returns:
@@ -137,7 +139,15 @@ def decode(
         FormatError: A file is damaged.
     """
     planned = prepare_decode(src, key, out, wanted=wanted, converter=converter, checksums=checksums)
-    return carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    return carry_out(
+        planned,
+        Path(out),
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        notify=notify,
+    )
 
 
 def encode(
@@ -149,6 +159,7 @@ def encode(
     jobs: int = 1,
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
+    keep_mismatched: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Encode files so that the authors' own scripts, and ``decode``, decode them. Bit-exact; gzip up to its compressor.
@@ -161,10 +172,19 @@ def encode(
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
+        keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         notify: Told what happens.
 
     Raises:
         PlanError: Something is missing.
     """
     planned = prepare_encode(src, key, out, wanted)
-    return carry_out(planned, Path(out), jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+    return carry_out(
+        planned,
+        Path(out),
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        notify=notify,
+    )

@@ -68,6 +68,38 @@ def test_a_second_start_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     assert set(content(out)) == {"a.plain", "config.json", "SHA256SUMS"}
 
 
+def test_a_second_start_inside_the_firsts_folder(tmp_path: Path) -> None:
+    """Refused where both write to one folder, whichever is the outer one; elsewhere they don't meet."""
+    out, flag = tmp_path / "out", tmp_path / "flag"
+    stored(tmp_path / "in", 64)
+    first = python(RUN.replace("a.plain", "sub/part-0.plain"), out, tmp_path / "in", flag)
+    wait_for(flag.exists)
+    before = {path: path.stat().st_ino for path in out.rglob("*")}
+    assert out / "sub" / ".part-0.plain.partial" in before
+    for inner in (out / "sub", tmp_path / "out" / ".." / "out" / "sub"):
+        for overwrite in (False, True):
+            with pytest.raises(PlanError, match="sub: another weightkit writes there"):
+                carry_out(simple(), inner, overwrite=overwrite)
+    with pytest.raises(PlanError, match="another weightkit writes there"):
+        carry_out(plan(output("out/sub/part-0.plain", {"a": tensor("a", 1)})), tmp_path)
+    assert {path: path.stat().st_ino for path in out.rglob("*")} == before
+    assert carry_out(simple(), out / "other").ok
+    flag.unlink()
+    said, errors = first.communicate()
+    assert (first.returncode, said) == (0, "True\n"), errors
+
+
+def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path) -> None:
+    def broken(event: Event) -> None:
+        if isinstance(event, BytesWritten):
+            raise Interrupted
+
+    planned = plan(output("a.plain", {"a": tensor("a", 1)}), output("sub/dir/b.plain", {"a": tensor("a", 1)}))
+    with pytest.raises(Interrupted):
+        carry_out(planned, tmp_path / "out", notify=broken)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {JOURNAL}
+
+
 def test_within_one_process_too(tmp_path: Path) -> None:
     first = Directory(tmp_path / "out")
     first.open(simple(), [])
@@ -335,7 +367,7 @@ def test_a_line_that_was_being_written_costs_its_file_alone(tmp_path: Path) -> N
     assert [one.kept for one in done.report.receipts] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF])
 def test_a_lock_that_fails_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))

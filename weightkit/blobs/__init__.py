@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from weightkit.blobs.local import LocalBlob, LocalFolder, open_local
 from weightkit.blobs.memory import MemoryBlob, known
+from weightkit.blobs.places import local_path
 from weightkit.core.blob import Blob, Folder
-from weightkit.core.errors import PlanError
 
-__all__ = ["Blob", "Folder", "LocalBlob", "LocalFolder", "MemoryBlob", "Place", "folder_at", "known", "open_local"]
+__all__ = [
+    "Blob",
+    "Folder",
+    "LocalBlob",
+    "LocalFolder",
+    "MemoryBlob",
+    "Place",
+    "folder_at",
+    "known",
+    "local_path",
+    "open_local",
+]
 
 Place = str | os.PathLike[str] | Folder
 """Where a folder of inputs is, as a caller says it."""
@@ -28,7 +38,4 @@ def folder_at(place: Place, role: str) -> Folder:
     """
     if not isinstance(place, str | os.PathLike):
         return place
-    path = Path(place)
-    if not path.exists():
-        raise PlanError(f"{role}: {path} does not exist")
-    return LocalFolder(path)
+    return LocalFolder(local_path(place, role))

@@ -60,6 +60,8 @@ class HuggingFace:
     def write(self, model: Model, form: Form) -> Written:
         """Files shaped as those of what is followed, or cut anew by the rule of 2023 where that is in another layout."""
         follows, tensors = known_tensors(model)
+        if not tensors:
+            raise ValueError("it holds no tensors, so there is nothing to write")
         if follows.layout != "huggingface" and form.max_shard_bytes is None:
             form = replace(form, max_shard_bytes=SHARD_NBYTES)
         notes: list[str] = []

@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from weightkit.blobs import Place, folder_at
+from weightkit.checkpoints.beside import beside, beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
 from weightkit.checkpoints.peft_config import CONFIG, Config, read_config
 from weightkit.containers import open_file
@@ -120,13 +121,22 @@ def open_adapter(place: Place, role: str) -> Adapter:
     container = open_file(folder.blob(files[0]))
     checkpoint = Checkpoint(folder, "huggingface", container.format, {files[0]: container}, dict(container.tensors))
     config = read_config(checkpoint.json(CONFIG), checkpoint.where(CONFIG))
+    plain = [f"{name}: no tensor but {one}" for name, one in beside(checkpoint).items() if names_weight(name)]
+    if plain:
+        raise PlanError(f"{container.blob.name} is not understood:", plain[:20])
     factors, whole, frozen = sort_out(checkpoint.tensors, config, container.blob.name)
     notes = []
     if frozen:
         notes.append(f"{folder.name}: {frozen} frozen copies (original_module) in {files[0]} are left out")
     if len(files) > 1:
         notes.append(f"{folder.name}: has {files[0]} and {files[1]}; the first is used, as PEFT does")
+    notes += beside_notes(checkpoint)
     return Adapter(checkpoint, config, factors, whole, tuple(notes))
+
+
+def names_weight(name: str) -> bool:
+    """Whether a name is a factor's or a weight's."""
+    return bool(FACTOR.fullmatch(name) or WHOLE.fullmatch(name))
 
 
 def sort_out(

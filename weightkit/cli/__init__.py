@@ -5,7 +5,6 @@ Options in, one front door called, lines out. Results go to stdout, progress and
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -15,28 +14,44 @@ from typing import Any
 
 import click
 
-__all__ = ["main"]
+from weightkit.cli.talk import end, set_color, wants_json
+from weightkit.cli.usage import COMMAND_WORDS, Jobs
 
-COMMANDS = {
-    "recover": "Rebuild a release from a base and a diff.",
-    "merge": "Merge LoRA adapters into a base.",
-    "xor": "Decode and encode byte XOR releases.",
-    "make-diff": "Make a diff from a base and a tuned model.",
-    "convert": "Write a checkpoint in another layout.",
-    "tokenizer": "Merge sentencepiece vocabularies.",
-    "verify": "Check files against published digests.",
-    "manifest": "Write digests of files or tensors.",
-    "explain": "Say why something does not match.",
-    "identify": "Say which published file or release something is.",
-    "inspect": "Say what is in a folder of weights.",
-    "releases": "The catalog of known releases.",
-    "demo": "Show a small recovery, and a corrupted one being caught.",
+__all__ = ["COMMANDS", "main"]
+
+GROUPS = {
+    "Rebuild": {
+        "recover": "Rebuild a release from a base and a diff.",
+        "merge": "Merge LoRA adapters into a base.",
+        "xor": "Decode and encode byte XOR releases.",
+        "convert": "Write a checkpoint in another layout.",
+    },
+    "Check": {
+        "verify": "Check files against published digests.",
+        "explain": "Say why something does not match.",
+        "identify": "Say which published file something is.",
+        "inspect": "Say what is in a folder of weights.",
+        "releases": "The catalog of known releases.",
+    },
+    "Publish": {
+        "make-diff": "Make a diff from a base and a tuned model.",
+        "manifest": "Write digests of files or tensors.",
+        "tokenizer": "Merge sentencepiece vocabularies.",
+    },
+    "More": {
+        "demo": "Show a small recovery, and damage being caught.",
+        "completion": "Print what completes commands in a shell.",
+    },
 }
-"""Command -> what ``--help`` says of it; the module is called like the command."""
+"""Heading of ``--help`` -> command -> what is said of it; the module is called like the command."""
+
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 
-class Commands(click.Group):
+class Commands(Jobs):
     """Commands that are imported only when they are needed, so that ``--help`` is quick."""
+
+    words = COMMAND_WORDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,7 +64,7 @@ class Commands(click.Group):
         return command
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        """As click has it, but an interrupt at any moment, even while modules load, is one line and exit status 130."""
+        """As click has it, but errors that a user can meet, an interrupt among them, are one line and an exit status."""
 
         def once(number: int, frame: Any) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is under way is being undone; let it
@@ -60,23 +75,23 @@ class Commands(click.Group):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, once)
         try:
-            sys.exit(super().main(args, prog_name, standalone_mode=False, **kwargs) or 0)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("weightkit: interrupted; nothing unfinished was left", err=True)
-            sys.exit(130)
+            status = super().main(args, prog_name, standalone_mode=False, **kwargs) or 0
+        except (Exception, KeyboardInterrupt) as error:
+            status = end(error, wants_json(list(sys.argv[1:] if args is None else args)))
+        sys.exit(status)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for heading, commands in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl(list(commands.items()))
+        with formatter.section("Examples"):
+            for line in ("weightkit demo", "weightkit releases zhixi-13b"):
+                formatter.write_text(line)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="weightkit", message="weightkit %(version)s")
+@click.version_option(None, "-V", "--version", package_name="weightkit", message="weightkit %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Rebuild released model weights from patches, byte for byte, and prove it."""
-    if os.environ.get("NO_COLOR"):
-        ctx.color = False
+    set_color(ctx)

@@ -8,48 +8,53 @@ from typing import Any
 import click
 
 from weightkit.cli.options import (
-    as_dtype,
     as_option,
-    exits,
+    checksums_option,
+    dtype_option,
+    order_option,
+    out_option,
     output_options,
-    path_option,
+    parts_option,
+    path_argument,
     run_from,
-    talk_options,
     verify_raw_option,
 )
 from weightkit.cli.recover import form_from
 from weightkit.cli.report import Clock, carry, command_line, finish
+from weightkit.cli.talk import Talk, talk_options
+from weightkit.cli.usage import Job
 from weightkit.families.converters import DEFAULT_CONVERTER
 
+EXAMPLES = (
+    "weightkit convert LLaMA/7B llama-7b-hf --to hf",
+    "weightkit convert llama-7b-hf LLaMA-7B --to meta \\\n    --checksums checklist.chk",
+)
 
-@click.command("convert")
-@click.argument("src", type=click.Path(path_type=Path))
-@click.argument("dst", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["hf", "meta", "tencentpretrain"]), required=True, help="The layout wanted.")
+
+@click.command("convert", cls=Job, examples=EXAMPLES)
+@path_argument("src")
+@path_argument("dst", required=False)
+@out_option("The folder to write, in place of DST.", required=False)
+@click.option(
+    "--to",
+    type=click.Choice(["hf", "meta", "tencentpretrain"]),
+    required=True,
+    metavar="LAYOUT",
+    help="The layout wanted: hf, meta, tencentpretrain.",
+)
 @as_option
 @verify_raw_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    callback=as_dtype,
-    help="Cast to it.  [default: as stored]",
-)
-@click.option("--parts", type=click.IntRange(1, 99), help="Parts of Meta's layout.  [default: as Meta published this size]")
-@click.option(
-    "--order",
-    type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
-    default="meta",
-    show_default=True,
-    help="Order of the tensors in Meta's parts: its own, or that of Chinese-LLaMA-Alpaca's scripts.",
-)
-@path_option("--checksums", "A list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@dtype_option("Cast to it")
+@parts_option
+@order_option("meta")
+@checksums_option
 @click.option("--write-index", is_flag=True, help="With --dry-run --to hf: write the index.json alone; params.json is enough.")
 @output_options
 @talk_options
-@exits
 def command(
     src: Path,
-    dst: Path,
+    dst: Path | None,
+    out: Path | None,
     to: Any,
     converter: str | None,
     verify_raw: bool,
@@ -57,8 +62,7 @@ def command(
     order: Any,
     checksums: tuple[Path, ...],
     write_index: bool,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     **options: Any,
 ) -> None:
     """Write SRC in another layout into the folder DST.
@@ -69,7 +73,10 @@ def command(
     clock = Clock()
     from weightkit import convert
 
-    form = form_from(options)
+    if (dst is None) == (out is None):
+        raise click.UsageError("name the folder to write, once: SRC DST, or SRC --out DIR")
+    dst, form = dst or out, form_from(options)
+    assert dst is not None
     if write_index:
         index_alone(src, dst, to, converter or DEFAULT_CONVERTER, options)
         return
@@ -81,19 +88,18 @@ def command(
         form=form,
         dtype=options["dtype"],
         parts=parts,
-        order=order,
+        order=order or "meta",
         checksums=checksums,
     )
     done = carry(
         planned,
         dst,
         label="converting",
-        as_json=as_json,
-        quiet=quiet,
+        talk=talk,
         **run_from(options),
         verify_raw=src if verify_raw else None,
     )
-    finish("convert", done, dst, clock, as_json=as_json, quiet=quiet, next_step=command_line("weightkit", "inspect", dst))
+    finish("convert", done, dst, clock, talk=talk, next_step=command_line("weightkit", "inspect", dst))
 
 
 def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str, Any]) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import REFUSED, exits
+from weightkit.cli.options import PATH
+from weightkit.cli.talk import REFUSED
+from weightkit.cli.usage import Job
 
 
-@click.command("demo")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Build it there and leave it to look at.")
-@exits
+@click.command("demo", cls=Job, examples=("weightkit demo", "weightkit demo --keep play"))
+@click.option("--keep", type=PATH, metavar="DIR", help="Build it there and leave it to look at.")
 def command(keep: Path | None) -> None:
     """Build a small release, recover it, verify it, then corrupt a file and see it caught."""
     if keep:

@@ -7,19 +7,25 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import MISMATCH, exits, lora_option, path_option, shown, talk_options
-from weightkit.cli.report import print_json, progress
+from weightkit.cli.options import base_option, lora_option, path_argument, path_option
+from weightkit.cli.progress import progress
+from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
+from weightkit.cli.usage import Job
+
+EXAMPLES = (
+    "weightkit explain pytorch_model.bin --expect sha256:7a9d...",
+    "weightkit explain release --against published",
+)
 
 
-@click.command("explain")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.command("explain", cls=Job, examples=EXAMPLES)
+@path_argument("path")
 @click.option("--expect", metavar="DIGEST", help="The digest that PATH, a file, should have.")
 @path_option("--against", "The right file or folder, to compare PATH with.", metavar="PATH")
-@path_option("--base", "What LoRAs or a difference were added to: orders, roundings and sums are tried.", metavar="BASE")
+@base_option("What LoRAs or a difference were added to: orders, roundings and sums are tried.", "base", required=False)
 @lora_option(required=False)
 @click.option("--naive-sum", is_flag=True, help="Add up all values, as authors' own checks do; a diagnosis, no proof.")
 @talk_options
-@exits
 def command(
     path: Path,
     expect: str | None,
@@ -27,8 +33,7 @@ def command(
     base: Path | None,
     lora: tuple[Path, ...],
     naive_sum: bool,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
 ) -> None:
     """Say why PATH does not match: the cause, narrowed down, and the command that mends it.
 
@@ -38,7 +43,7 @@ def command(
 
     if naive_sum:
         found = explain.naive_sum(path)
-        if as_json:
+        if talk.as_json:
             print_json({"command": "explain", "path": str(path), "naive_sum": found.value, "near": list(found.near)})
         else:
             click.echo(f"sum of all values: {found.value:.4f}")
@@ -48,12 +53,12 @@ def command(
         return
     if (expect is None) == (against is None):
         raise click.UsageError("say what was wanted: either --expect DIGEST or --against PATH")
-    with progress(None, "comparing", quiet=quiet or as_json) as notify:
+    with progress("comparing", talk) as notify:
         why = explain.explain(path, expect=expect, against=against, base=base, lora=lora, notify=notify)
-    if as_json:
+    if talk.as_json:
         facts = {"matches": why.matches, "cause": why.sentence, "command_line": why.command, "facts": list(why.lines)}
-        print_json({"command": "explain", "path": str(path), **facts})
-    elif not quiet:
+        print_json({"command": "explain", "path": str(path), "ok": why.matches, **facts})
+    elif not talk.quiet:
         for line in why.lines:
             click.echo(shown(line))
         click.echo(f"{click.style('ok' if why.matches else 'cause', bold=True)}: {shown(why.sentence)}")

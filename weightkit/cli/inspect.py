@@ -7,27 +7,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightkit.cli.options import exits, shown, talk_options
-from weightkit.cli.report import print_json
+from weightkit.cli.options import path_argument
+from weightkit.cli.talk import Talk, print_json, shown, talk_options
+from weightkit.cli.usage import Job
 from weightkit.core.sizes import format_size
 
 if TYPE_CHECKING:
     from weightkit.inspect import Inspection
 
 
-@click.command("inspect")
-@click.argument("path", type=click.Path(path_type=Path))
+EXAMPLES = ("weightkit inspect LLaMA/7B", "weightkit inspect adapter_model.bin --json")
+
+
+@click.command("inspect", cls=Job, examples=EXAMPLES)
+@path_argument("path")
 @talk_options
-@exits
-def command(path: Path, as_json: bool, quiet: bool) -> None:
+def command(path: Path, talk: Talk) -> None:
     """Print the tensors, dtypes, shapes, sizes and container of PATH, from its headers alone."""
     from weightkit.inspect import inspect
 
     found = inspect(path)
-    if as_json:
+    if talk.as_json:
         print_json(as_dict(found))
         return
-    if not quiet:
+    if not talk.quiet:
         for tensor in found.tensors:
             shares = f"  (shares the bytes of {tensor.shares_with})" if tensor.shares_with else ""
             shape = "x".join(str(size) for size in tensor.spec.shape) or "scalar"
@@ -47,6 +50,8 @@ def command(path: Path, as_json: bool, quiet: bool) -> None:
             f"all of {found.fits_bfloat16} values looked at fit bfloat16: these weights passed through it; if the original was "
             "float16, as LLaMA 1, they are no longer the original's"
         )
+    for note in found.notes:
+        click.echo(f"note: {shown(note)}")
 
 
 def as_dict(found: Inspection) -> dict[str, object]:
@@ -72,4 +77,5 @@ def as_dict(found: Inspection) -> dict[str, object]:
         "parameters": found.parameters,
         "looks_like": found.looks_like or None,
         "fits_bfloat16": found.fits_bfloat16,
+        "notes": list(found.notes),
     }

@@ -7,25 +7,24 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import METHOD_NAME, as_option, exits, output_options, path_option, talk_options, tensor_options
+from weightkit.cli.options import METHOD_NAME, as_option, base_option, out_option, output_options, path_option, tensor_options
+from weightkit.cli.plans import print_notes, print_plan_and_exit
+from weightkit.cli.progress import progress
 from weightkit.cli.recover import form_from, rules_from
-from weightkit.cli.report import (
-    Clock,
-    command_line,
-    finish,
-    print_json,
-    print_notes,
-    print_plan_and_exit,
-    print_receipts,
-    progress,
-    receipts_json,
+from weightkit.cli.report import Clock, command_line, finish, print_receipts, receipts_json
+from weightkit.cli.talk import Talk, print_json, talk_options
+from weightkit.cli.usage import Job
+
+EXAMPLES = (
+    "weightkit make-diff --raw base --tuned tuned --out diff \\\n    --dtype float32",
+    "weightkit make-diff --raw base --tuned tuned --out diff \\\n    --method exact",
 )
 
 
-@click.command("make-diff")
-@path_option("--raw", "The base that everybody has.", required=True, metavar="BASE")
+@click.command("make-diff", cls=Job, examples=EXAMPLES)
+@base_option("The base that everybody has.", "raw", required=True)
 @path_option("--tuned", "The tuned model that you may not publish.", required=True, metavar="TUNED")
-@path_option("--out", "The folder to write.", required=True)
+@out_option()
 @click.option(
     "--method",
     type=METHOD_NAME,
@@ -37,7 +36,6 @@ from weightkit.cli.report import (
 @tensor_options
 @output_options
 @talk_options
-@exits
 def command(
     raw: Path,
     tuned: Path,
@@ -48,8 +46,7 @@ def command(
     max_memory: int,
     dry_run: bool,
     overwrite: bool,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     **options: Any,
 ) -> None:
     """Make a diff from BASE and TUNED, and prove that it restores TUNED.
@@ -69,17 +66,17 @@ def command(
         )
     planned = diff.prepare(raw, tuned, out, method=method, converter=converter, rules=rules, form=form)
     if dry_run:
-        print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
-    with progress(planned.nbytes, "subtracting", quiet=quiet) as notify:
+        print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, talk=talk)
+    with progress("subtracting", talk) as notify:
         made = diff.carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
     if not made.tallies:
         back = command_line("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE")
-        finish("make-diff", made, out, clock, as_json=as_json, quiet=quiet, steps=True, next_step=back)
-    elif as_json:
+        finish("make-diff", made, out, clock, talk=talk, steps=True, next_step=back)
+    elif talk.as_json:
         facts = receipts_json(planned, made.report)
         counts = {"elements": made.elements, "changed": made.changed}
         print_json({"command": "make-diff", "out": str(out), **counts, **facts, "seconds": round(clock.seconds, 3)})
-    elif not quiet:
+    elif not talk.quiet:
         print_summary(made, raw, out, clock.seconds, rules)
 
 

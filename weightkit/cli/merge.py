@@ -10,49 +10,50 @@ import click
 from weightkit.cli.options import (
     arithmetic_from,
     arithmetic_options,
-    as_dtype,
     as_option,
-    exits,
+    base_option,
+    checksums_option,
+    dtype_option,
     lora_option,
+    order_option,
+    out_option,
     output_options,
-    path_option,
+    parts_option,
     release_option,
     run_from,
-    talk_options,
+    trust_inputs_option,
     verify_raw_option,
 )
+from weightkit.cli.progress import progress
 from weightkit.cli.recover import form_from
-from weightkit.cli.report import Clock, carry, finish, progress
+from weightkit.cli.report import Clock, carry, finish
+from weightkit.cli.talk import Talk, talk_options
+from weightkit.cli.usage import Job
+
+EXAMPLES = (
+    "weightkit merge --base LLaMA/7B --lora chinese-llama-lora-7b \\\n    --out chinese-llama-7b",
+    "weightkit merge --base LLaMA/7B --lora first --lora second \\\n    --to meta --checksums SHA256.md --seek --out merged",
+)
 
 
-@click.command("merge")
-@path_option("--base", "The base: the original weights, Meta's or converted.", required=True, metavar="BASE")
+@click.command("merge", cls=Job, examples=EXAMPLES)
+@base_option("The base: the original weights, Meta's or converted.", "base", required=True)
 @lora_option(required=True)
-@path_option("--out", "The folder to write.", required=True)
-@path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@out_option()
+@checksums_option
 @click.option("--seek", is_flag=True, help="Find the rounding, sums and torch whose bytes have the published digest; use them.")
 @release_option
 @arithmetic_options
 @as_option
-@click.option("--trust-inputs", is_flag=True, help="With --release: don't check the inputs' digests; number and sizes, still.")
+@trust_inputs_option
 @verify_raw_option
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    callback=as_dtype,
-    help="Cast the base to it first, merge and store in it.  [default: as stored]",
-)
+@dtype_option("Cast the base to it first, merge and store in it")
 @click.option("--to", type=click.Choice(["hf", "meta"]), help="The layout wanted: meta for .pth parts.  [default: hf]")
-@click.option("--parts", type=click.IntRange(1, 99), help="Parts of Meta's layout.  [default: as Meta published this size]")
-@click.option(
-    "--order",
-    type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
-    help="Order of the tensors in Meta's parts.  [default: chinese-llama]",
-)
+@parts_option
+@order_option("chinese-llama")
 @click.option("--allow-tuned-base", is_flag=True, help="Go on where the base looks merged already.")
 @output_options
 @talk_options
-@exits
 def command(
     base: Path,
     lora: tuple[Path, ...],
@@ -67,8 +68,7 @@ def command(
     parts: int | None,
     order: Any,
     allow_tuned_base: bool,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     **options: Any,
 ) -> None:
     """Merge LoRA adapters into BASE, in the order given, byte for byte.
@@ -82,7 +82,7 @@ def command(
     from weightkit import merge
     from weightkit.methods.summing import how_summed
 
-    with progress(None, "seeking", quiet=quiet or not seek) as notify:
+    with progress("seeking", talk if seek else Talk(quiet=True)) as notify:
         planned = merge.prepare(
             base,
             lora,
@@ -105,8 +105,7 @@ def command(
         planned,
         out,
         label="merging",
-        as_json=as_json,
-        quiet=quiet,
+        talk=talk,
         **run_from(options),
         verify_raw=base if verify_raw else None,
     )
@@ -115,8 +114,7 @@ def command(
         done,
         out,
         clock,
-        as_json=as_json,
-        quiet=quiet,
+        talk=talk,
         steps=True,
         extra={"sums": how_summed(planned)},
     )

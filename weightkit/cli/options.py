@@ -1,50 +1,46 @@
-"""Options that several commands have, and the decorator that turns errors into one line and an exit status."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from weightkit.core.dtypes import BY_NAME, DType
-from weightkit.core.errors import DigestMismatch, WeightkitError
+from weightkit.core.dtypes import DType, dtype_named
 from weightkit.core.sizes import parse_size
 from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS
 from weightkit.ops.product import SUMS
 
 __all__ = [
     "METHOD_NAME",
-    "MISMATCH",
+    "PATH",
     "arithmetic_from",
     "arithmetic_options",
-    "as_dtype",
     "as_option",
-    "default_jobs",
-    "exits",
+    "base_option",
+    "checksums_option",
+    "dtype_option",
+    "jobs_option",
     "lora_option",
+    "order_option",
+    "out_option",
     "output_options",
+    "parts_option",
+    "path_argument",
     "path_option",
     "release_option",
     "run_from",
     "run_options",
-    "say_error",
-    "shown",
-    "talk_options",
     "tensor_options",
     "together",
+    "trust_inputs_option",
     "verify_raw_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-REFUSED, MISMATCH, INTERRUPTED = 1, 3, 130
-"""Exit statuses beside 0 (done) and 2 (usage, click's own)."""
 
 
 def as_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -60,41 +56,66 @@ def default_jobs() -> int:
     return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def exits(function: F) -> F:
-    """Errors that a user can meet become one line on stderr and an exit status; never a traceback."""
+class PathType(click.ParamType):  # type: ignore[type-arg]  # generic in click's stubs alone
+    """A path of this machine; whether it exists is checked by whoever reads it. An empty one or an address is refused."""
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from weightkit.blobs.places import local_path
+
+        role = param.opts[0] if isinstance(param, click.Option) else str(param.human_readable_name) if param else "PATH"
+        return local_path(value, role, there=False)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+PATH = PathType()
+
+
+class DTypeName(click.ParamType):  # type: ignore[type-arg]
+    """A dtype by its name or by what people call it: float16, fp16, half."""
+
+    name = "dtype"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "DTYPE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DType:
         try:
-            return function(*args, **kwargs)
-        except DigestMismatch as error:
-            say_error(str(error))
-            sys.exit(MISMATCH)
-        except WeightkitError as error:
-            say_error(str(error))
-            sys.exit(REFUSED)
-        except KeyboardInterrupt:
-            say_error("interrupted; nothing unfinished was left, the same command goes on from here")
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(REFUSED)
-        except OSError as error:
-            say_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
-            sys.exit(REFUSED)
+            found = dtype_named(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if found.name not in STORED:
+            self.fail(f"{found.name} is none of {', '.join(STORED)}", param, ctx)
+        return found
 
-    return wrapped  # type: ignore[return-value]
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(one) for one in STORED if one.startswith(incomplete)]
 
 
-def shown(text: str) -> str:
-    """Text of others, fit for a terminal: what does not print is escaped."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+STORED = ("float32", "float16", "bfloat16")
 
 
-def say_error(text: str) -> None:
-    """One complaint, on stderr."""
-    lines = [shown(line) for line in text.split("\n")]
-    click.echo(f"{click.style('weightkit:', fg='red', bold=True)} " + "\n".join(lines), err=True)
+class ReleaseName(click.ParamType):  # type: ignore[type-arg]
+    """A release of the catalog; the shell completes it."""
+
+    name = "release"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from weightkit import catalog
+
+        return [CompletionItem(name) for name in catalog.releases() if name.startswith(incomplete)]
+
+
+RELEASE = ReleaseName()
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -108,37 +129,90 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-def path_option(name: str, text: str, **more: Any) -> Callable[[F], F]:
-    """An option that takes a path; whether it exists is checked by whoever reads it."""
-    return click.option(name, type=click.Path(path_type=Path), metavar=more.pop("metavar", "DIR"), help=text, **more)
+def path_option(name: str, text: str, *words: str, **more: Any) -> Callable[[F], F]:
+    """An option that takes a path."""
+    return click.option(name, *words, type=PATH, metavar=more.pop("metavar", "DIR"), help=text, **more)
 
 
-def as_dtype(ctx: click.Context, param: click.Parameter, value: str | None) -> DType | None:
-    return BY_NAME[value] if value else None
+def path_argument(name: str, **more: Any) -> Callable[[F], F]:
+    """An argument that is a path."""
+    return click.argument(name, type=PATH, **more)
 
+
+def base_option(text: str, name: str, *, required: bool) -> Callable[[F], F]:
+    """``--raw`` and ``--base``, which are the same; ``name`` is the one that the command's own words use."""
+    words = ("--base", "--raw") if name == "base" else ("--raw", "--base")
+    return click.option(*words, name, type=PATH, metavar="BASE", required=required, help=text)
+
+
+def out_option(text: str = "The folder to write.", *, required: bool = True, metavar: str = "DIR") -> Callable[[F], F]:
+    """``-o``, ``--out``."""
+    return click.option("--out", "-o", type=PATH, metavar=metavar, required=required, help=text)
+
+
+checksums_option = click.option(
+    "--checksums",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="A published list of digests that must hold. May be repeated.",
+)
+
+jobs_option = click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(1),
+    default=default_jobs,
+    metavar="N",
+    help="Files at a time.  [default: processors, up to 4]",
+)
 
 as_option = click.option(
     "--as",
     "converter",
     metavar="CONVERTER",
-    help="Whose conversion weights in Meta's layout stand for.  [default: transformers-4.28.1]",
+    help="Whose conversion weights in Meta's layout stand for, as transformers-4.28.1 (the default), 4.27.0.dev0, 4.28.0.dev0, "
+    "4.28.0, 4.29.0.dev0.",
 )
 
 release_option = click.option(
-    "--release", metavar="NAME", help="A release of the catalog: fills in what is not said; its digests must hold."
+    "--release",
+    type=RELEASE,
+    metavar="NAME",
+    help="A release of the catalog: fills in what is not said; its digests must hold.",
+)
+
+trust_inputs_option = click.option(
+    "--trust-inputs", is_flag=True, help="With --release: don't check the inputs' digests; number and sizes, still."
 )
 
 verify_raw_option = click.option(
     "--verify-raw", is_flag=True, help="Check Meta's checklist.chk beside the run; nothing appears before it holds."
 )
 
+parts_option = click.option(
+    "--parts", type=click.IntRange(1, 99), metavar="N", help="Parts of Meta's layout.  [default: as Meta published this size]"
+)
+
+
+def order_option(default: str) -> Callable[[F], F]:
+    """``--order``; by default a command's own."""
+    return click.option(
+        "--order",
+        type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
+        metavar="ORDER",
+        help="Order of the tensors in Meta's parts: meta, or that of Chinese-LLaMA-Alpaca's scripts: chinese-llama, "
+        f"chinese-llama-low-memory.  [default: {default}]",
+    )
+
+
+def dtype_option(text: str) -> Callable[[F], F]:
+    """``--dtype``."""
+    return click.option("--dtype", type=DTypeName(), help=f"{text}: {', '.join(STORED)}.  [default: as stored]")
+
+
 tensor_options = together(
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "float16", "bfloat16"]),
-        callback=as_dtype,
-        help="Cast both sides to it, compute and store in it.  [default: as stored]",
-    ),
+    dtype_option("Cast both sides to it, compute and store in it"),
     click.option(
         "--new-rows",
         type=click.Choice(["mean", "zero", "whole"]),
@@ -172,7 +246,8 @@ arithmetic_options = together(
     click.option(
         "--rounding",
         type=click.Choice(list(ROUNDINGS)),
-        help=f"Where a LoRA merge rounds: as Chinese-LLaMA-Alpaca's scripts, or others.  [default: {DEFAULT_ROUNDING}]",
+        metavar="RULE",
+        help=f"Where a LoRA merge rounds, and who did so: {', '.join(ROUNDINGS)}.  [default: {DEFAULT_ROUNDING}]",
     ),
     click.option(
         "--sums",
@@ -193,9 +268,7 @@ def arithmetic_from(options: dict[str, Any]) -> Any:
 
 run_options = together(
     click.option("--max-memory", callback=as_size, metavar="SIZE", default="1GiB", show_default=True, help="Memory allowed."),
-    click.option(
-        "--jobs", type=click.IntRange(1), default=default_jobs, help="Files at a time.  [default: processors, up to 4]"
-    ),
+    jobs_option,
     click.option("--dry-run", is_flag=True, help="Print the plan, with exact sizes, and stop."),
     click.option("--overwrite", is_flag=True, help="Replace files of the same names, each once its successor is whole."),
     click.option(
@@ -248,16 +321,4 @@ output_options = together(
     click.option("--torch-compat", metavar="VERSION", help="Write .bin files as this torch does, e.g. 1.13."),
     click.option("--max-shard-size", callback=as_size, metavar="SIZE", help="Cut anew into shards of at most this, as 10GB."),
     run_options,
-)
-
-
-def set_level(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value:
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-
-
-talk_options = together(
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of prose."),
-    click.option("--quiet", "-q", is_flag=True, help="No progress bar and no summary."),
-    click.option("-v", "--verbose", is_flag=True, callback=set_level, expose_value=False, help="Log each file to stderr."),
 )

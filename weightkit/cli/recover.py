@@ -11,41 +11,55 @@ from weightkit.cli.options import (
     arithmetic_from,
     arithmetic_options,
     as_option,
-    exits,
+    base_option,
+    checksums_option,
     lora_option,
+    out_option,
     output_options,
     path_option,
     release_option,
     run_from,
-    talk_options,
     tensor_options,
+    trust_inputs_option,
     verify_raw_option,
 )
 from weightkit.cli.report import Clock, carry, finish
+from weightkit.cli.talk import Talk, talk_options
+from weightkit.cli.usage import Job
 from weightkit.core.dtypes import DType
 
+EXAMPLES = (
+    "weightkit recover --raw LLaMA/13B --diff zhixi-13b-diff \\\n    --release zhixi-13b --out zhixi-13b",
+    "weightkit recover --raw base --diff diff --out release \\\n    --checksums RELEASE.sha256 --dry-run",
+)
 
-@click.command("recover")
-@path_option("--raw", "The base: the original weights, Meta's or converted.", required=True, metavar="BASE")
+
+@click.command("recover", cls=Job, examples=EXAMPLES)
+@base_option("The base: the original weights, Meta's or converted.", "raw", required=True)
 @path_option("--diff", "The published diff: a transformers folder, or an XOR payload.", required=True, metavar="DIFF")
 @path_option("--key", "For .enc files: the key file.  [default: BASE/consolidated.00.pth]", metavar="FILE")
 @lora_option(required=False)
-@path_option("--out", "The folder to write.", required=True)
-@path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@out_option()
+@checksums_option
 @release_option
 @as_option
-@click.option("--trust-inputs", is_flag=True, help="With --release: don't check the inputs' digests; number and sizes, still.")
+@trust_inputs_option
 @verify_raw_option
 @tensor_options
 @arithmetic_options
-@click.option("--config-from", type=click.Choice(["base", "diff"]), default="diff", show_default=True, help="Whose configs.")
+@click.option(
+    "--config-from",
+    type=click.Choice(["base", "diff"]),
+    default="diff",
+    show_default=True,
+    help="Whose config.json and generation_config.json go along.",
+)
 @click.option(
     "--tokenizer-from", type=click.Choice(["base", "diff"]), help="Whose tokenizer.  [default: the diff's, if it has one]"
 )
 @click.option("--allow-tuned-base", is_flag=True, help="Go on where the base looks tuned already.")
 @output_options
 @talk_options
-@exits
 def command(
     raw: Path,
     diff: Path,
@@ -57,8 +71,7 @@ def command(
     release: str | None,
     verify_raw: bool,
     trust_inputs: bool,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     allow_tuned_base: bool,
     **options: Any,
 ) -> None:
@@ -93,8 +106,7 @@ def command(
         planned,
         out,
         label="recovering",
-        as_json=as_json,
-        quiet=quiet,
+        talk=talk,
         **run_from(options),
         verify_raw=raw if verify_raw else None,
     )
@@ -103,8 +115,7 @@ def command(
         done,
         out,
         clock,
-        as_json=as_json,
-        quiet=quiet,
+        talk=talk,
         steps=True,
         extra={"sums": how_summed(planned)} if lora else None,
     )

@@ -1,40 +1,26 @@
-"""What commands print: a progress bar in bytes, plans and summaries, as prose or as JSON."""
+"""What commands print when they are done: what was written, and whether it is proved."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from weightkit.cli.options import MISMATCH, shown
+from weightkit.cli.plans import print_notes, print_plan_and_exit
+from weightkit.cli.progress import progress
+from weightkit.cli.talk import MISMATCH, Talk, print_json, shown
 from weightkit.core.errors import DigestMismatch
-from weightkit.core.events import BytesWritten, Event, Notify, Resumed
 from weightkit.core.sizes import format_size
-from weightkit.run.execute import Done, carry_out, preview
+from weightkit.run.execute import Done, carry_out
 from weightkit.run.ledgers.stage import mismatch_name
 from weightkit.run.plan import Plan
 from weightkit.run.receipts import Report
 
-__all__ = [
-    "Clock",
-    "carry",
-    "command_line",
-    "finish",
-    "print_json",
-    "print_mismatches",
-    "print_notes",
-    "print_plan_and_exit",
-    "print_receipts",
-    "progress",
-    "receipts_json",
-]
+__all__ = ["Clock", "carry", "command_line", "finish", "print_mismatches", "print_receipts", "receipts_json"]
 
 DONE = {
     "recover": "recovered",
@@ -59,52 +45,13 @@ class Clock:
         return time.monotonic() - self.start
 
 
-@contextmanager
-def progress(total: int | None, label: str, *, quiet: bool) -> Iterator[Notify]:
-    """One bar in bytes on stderr; none where stderr is no terminal. What is taken up is told there in any case."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda event: None if quiet else say_resumed(event)
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, smoothing=0.1) as bar:
-
-        def notify(event: Event) -> None:
-            if isinstance(event, BytesWritten):
-                bar.update(event.nbytes)
-            else:
-                say_resumed(event)
-
-        yield notify
-
-
-def say_resumed(event: Event) -> None:
-    """Before work: how much of it an earlier run has done."""
-    if isinstance(event, Resumed):
-        then = "all is made again and compared, nothing is written" if event.whole else "each is read and checked"
-        of = f"{event.files} of {event.total} files stand already, {format_size(event.nbytes)}"
-        click.echo(f"{of}: {then}", err=True)
-
-
-def print_plan_and_exit(plan: Plan, out: Path, jobs: int, max_memory: int, *, overwrite: bool, as_json: bool) -> NoReturn:
-    """What ``--dry-run`` does; ends with 1 where there is no room."""
-    if as_json:
-        facts = plan_json(plan, out, jobs, max_memory, overwrite)
-        print_json(facts)
-        fits = facts["disk_needed_bytes"] <= facts["disk_free_bytes"]
-    else:
-        fits = print_plan(plan, out, jobs, max_memory, overwrite)
-    sys.exit(0 if fits else 1)
-
-
 def carry(
     plan: Plan,
     out: Path,
     *,
     label: str,
     dry_run: bool,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     jobs: int,
     max_memory: int,
     overwrite: bool,
@@ -113,8 +60,8 @@ def carry(
 ) -> Done:
     """Carry a plan out under a progress bar; with ``--dry-run`` print it and end."""
     if dry_run:
-        print_plan_and_exit(plan, out, jobs, max_memory, overwrite=overwrite, as_json=as_json)
-    with progress(plan.nbytes, label, quiet=quiet) as notify:
+        print_plan_and_exit(plan, out, jobs, max_memory, overwrite=overwrite, talk=talk)
+    with progress(label, talk) as notify:
         return carry_out(
             plan,
             out,
@@ -133,8 +80,7 @@ def finish(
     out: Path,
     clock: Clock,
     *,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     steps: bool = False,
     extra: dict[str, Any] | None = None,
     next_step: str | None = None,
@@ -146,18 +92,17 @@ def finish(
         done: What was done.
         out: Where.
         clock: Started with the command.
-        as_json: Whether to print one JSON object.
-        quiet: Whether to print nothing but complaints.
+        talk: How to speak.
         steps: Whether the summary says what was done to the tensors.
         extra: Further facts: keys of the JSON object; their values are lines of the summary.
         next_step: A command to go on with, where nothing was to be proved.
     """
-    if as_json:
+    if talk.as_json:
         facts = {**receipts_json(done.plan, done.report), **(extra or {})}
         if steps:
             facts["steps"] = list(done.plan.steps)
         print_json({"command": command, "out": str(out), "ok": done.ok, **facts, "seconds": round(clock.seconds, 3)})
-    elif not quiet:
+    elif not talk.quiet:
         print_notes(done.plan)
         for line in (*(done.plan.steps if steps else ()), *(extra or {}).values()):
             click.echo(shown(str(line)))
@@ -166,8 +111,9 @@ def finish(
             click.echo(f"next: {next_step}")
         elif next_step is None:
             print_verdict(done, out)
-    print_mismatches(done.report.mismatches)
-    print_examination(done, out)
+    if not talk.as_json:
+        print_mismatches(done.report.mismatches)
+        print_examination(done, out)
     if not done.ok:
         sys.exit(MISMATCH)
 
@@ -206,61 +152,6 @@ def print_verdict(done: Done, out: Path) -> None:
         click.echo("index, small files and SHA256SUMS are written when all files of weights match")
     else:
         click.echo("the files of weights are right; SHA256SUMS is written when the small files match, too")
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout; keys stay as they are from one version to the next."""
-    click.echo(json.dumps({"schema": 1, **value}, indent=2))
-
-
-def command_line(*words: str | Path) -> str:
-    """A command for the user to copy."""
-    return shlex.join(str(word) for word in words)
-
-
-def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> dict[str, Any]:
-    """A plan, for programs; refuses what the run would refuse."""
-    found = preview(plan, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite)
-    return {
-        "command": plan.job,
-        "dry_run": True,
-        "out": str(out),
-        "steps": list(plan.steps),
-        "notes": list(plan.notes),
-        "files": [{"path": file.path, "bytes": file.nbytes} for file in plan.everything],
-        "bytes": plan.nbytes,
-        "read_bytes": sum(file.needs.read_nbytes for file in plan.files),
-        "peak_memory_bytes": found.budget.peak_nbytes,
-        "jobs": found.budget.jobs,
-        "disk_needed_bytes": found.needed_nbytes,
-        "disk_free_bytes": found.free_nbytes,
-    }
-
-
-def print_plan(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> bool:
-    """A plan, for people: what is read, done and written, and what it takes; whether there is room for it."""
-    facts = plan_json(plan, out, jobs, max_memory, overwrite)
-    for step in plan.steps:
-        click.echo(f"{plan.job}: {step}")
-    print_notes(plan)
-    click.echo(f"would write to {out}:")
-    width = max(len(str(file["bytes"])) for file in facts["files"])
-    for file in facts["files"]:
-        click.echo(f"  {file['bytes']:>{width}} bytes  {file['path']}")
-    click.echo(f"in all  {facts['bytes']} bytes ({format_size(facts['bytes'])}); reads {format_size(facts['read_bytes'])}")
-    click.echo(f"memory  {format_size(facts['peak_memory_bytes'])} at most, {format_size(max_memory)} allowed")
-    needed, free = facts["disk_needed_bytes"], facts["disk_free_bytes"]
-    verdict = "enough" if needed <= free else click.style("NOT ENOUGH", fg="red")
-    click.echo(f"disk    {format_size(needed)} needed, {format_size(free)} free: {verdict}")
-    if needed <= free:
-        click.echo("nothing was written; say the same without --dry-run to do it")
-    return bool(needed <= free)
-
-
-def print_notes(plan: Plan) -> None:
-    """What was decided on the way."""
-    for note in plan.notes:
-        click.echo(f"{click.style('note:', fg='yellow')} {shown(note)}")
 
 
 def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:
@@ -314,3 +205,8 @@ def print_examination(done: Done, out: Path) -> None:
             f"{command_line('weightkit', 'explain', there[wrong[0].path], '--expect', wrong[0].expected)}",
             err=True,
         )
+
+
+def command_line(*words: str | Path) -> str:
+    """A command for the user to copy."""
+    return shlex.join(str(word) for word in words)

@@ -7,24 +7,29 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import exits, talk_options
-from weightkit.cli.report import print_json
+from weightkit.cli.options import PATH, out_option
+from weightkit.cli.talk import Talk, print_json, talk_options
+from weightkit.cli.usage import Job, Jobs
+
+EXAMPLES = (
+    "weightkit tokenizer merge llama.model chinese_sp.model \\\n    -o merged.model",
+    "weightkit tokenizer merge llama.model chinese_sp.model \\\n    --add-piece '[PAD]' -o merged.model",
+)
 
 
-@click.group("tokenizer")
+@click.group("tokenizer", cls=Jobs)
 def command() -> None:
     """Sentencepiece vocabularies."""
 
 
-@command.command("merge")
-@click.argument("base", type=click.Path(path_type=Path), metavar="BASE.model")
-@click.argument("extra", type=click.Path(path_type=Path), metavar="EXTRA.model")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="OUT.model", help="The file to write.")
+@command.command("merge", cls=Job, examples=EXAMPLES)
+@click.argument("base", type=PATH, metavar="BASE.model")
+@click.argument("extra", type=PATH, metavar="EXTRA.model")
+@out_option("The file to write.", metavar="OUT.model")
 @click.option("--add-piece", multiple=True, metavar="PIECE", help="A further piece, as [PAD]. May be repeated.")
 @click.option("--overwrite", is_flag=True, help="Replace a file of the same name.")
 @talk_options
-@exits
-def merge(base: Path, extra: Path, out: Path, add_piece: tuple[str, ...], overwrite: bool, as_json: bool, quiet: bool) -> None:
+def merge(base: Path, extra: Path, out: Path, add_piece: tuple[str, ...], overwrite: bool, talk: Talk) -> None:
     """Append to BASE.model the pieces of EXTRA.model that it lacks, as Chinese-LLaMA-Alpaca did.
 
     New pieces have score 0 and come in the order of EXTRA.model; every other byte is that of BASE.model.
@@ -33,9 +38,9 @@ def merge(base: Path, extra: Path, out: Path, add_piece: tuple[str, ...], overwr
 
     content, count = vocabulary.write_merged(base, extra, out, add_piece, overwrite=overwrite)
     digest = hashlib.sha256(content).hexdigest()
-    if as_json:
+    if talk.as_json:
         facts = {"out": str(out), "pieces": count, "bytes": len(content), "sha256": digest}
         print_json({"command": "tokenizer merge", **facts})
-    elif not quiet:
+    elif not talk.quiet:
         click.echo(f"wrote {count} pieces, {len(content)} bytes: {out}")
         click.echo(f"  {digest}  {out.name}")

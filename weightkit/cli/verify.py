@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightkit.cli.options import MISMATCH, default_jobs, exits, path_option, shown, talk_options
-from weightkit.cli.report import Clock, command_line, print_json, progress
+from weightkit.cli.options import RELEASE, jobs_option, path_argument, path_option
+from weightkit.cli.progress import progress
+from weightkit.cli.report import Clock, command_line
+from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
+from weightkit.cli.usage import Job
 
 if TYPE_CHECKING:
     from weightkit.verify import Verification
@@ -17,18 +20,23 @@ if TYPE_CHECKING:
 COLORS = {"ok": "green", "FAILED": "red", "missing": "red", "extra": "yellow"}
 
 
-@click.command("verify")
-@click.argument("path", type=click.Path(path_type=Path))
+EXAMPLES = (
+    "weightkit verify zhixi-13b --release zhixi-13b",
+    "weightkit verify weights --checksums SHA256SUMS \\\n    --fail-on-extra --junit weightkit.xml",
+)
+
+
+@click.command("verify", cls=Job, examples=EXAMPLES)
+@path_argument("path")
 @path_option(
     "--checksums", "A list of digests, README, model card or Git-LFS pointer. May be repeated.", multiple=True, metavar="FILE"
 )
-@click.option("--release", multiple=True, metavar="NAME", help="A release of the catalog. May be repeated.")
+@click.option("--release", type=RELEASE, multiple=True, metavar="NAME", help="A release of the catalog. May be repeated.")
 @click.option("--fail-on-missing/--no-fail-on-missing", default=True, show_default=True, help="Whether a missing file fails.")
 @click.option("--fail-on-extra", is_flag=True, help="Fail where there is a file that no list names.")
 @path_option("--junit", "Write the result as JUnit XML, too.", metavar="FILE")
-@click.option("--jobs", type=click.IntRange(1), default=default_jobs, help="Files at a time.  [default: processors, up to 4]")
+@jobs_option
 @talk_options
-@exits
 def command(
     path: Path,
     checksums: tuple[Path, ...],
@@ -37,8 +45,7 @@ def command(
     fail_on_extra: bool,
     junit: Path | None,
     jobs: int,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
 ) -> None:
     """Check the files of PATH and name each: ok, FAILED, missing, extra.
 
@@ -49,12 +56,12 @@ def command(
     from weightkit.verify import verify
 
     clock = Clock()
-    with progress(None, "reading", quiet=quiet or as_json) as notify:
+    with progress("reading", talk) as notify:
         found = verify(path, checksums, releases=release, jobs=jobs, notify=notify)
     passes = found.passes(missing=fail_on_missing, extra=fail_on_extra)
     if junit is not None:
         junit.write_bytes(junit_xml(found, str(path), fail_on_missing, fail_on_extra))
-    if as_json:
+    if talk.as_json:
         print_json(
             {
                 "command": "verify",
@@ -74,7 +81,7 @@ def command(
                 "seconds": round(clock.seconds, 3),
             }
         )
-    elif not quiet:
+    elif not talk.quiet:
         print_prose(found, path)
     if not passes:
         sys.exit(MISMATCH)

@@ -8,32 +8,49 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import as_option, exits, path_option, run_options, talk_options, together
+from weightkit.cli.options import as_option, checksums_option, out_option, path_argument, path_option, run_options, together
 from weightkit.cli.report import Clock, carry, command_line, finish
+from weightkit.cli.talk import Talk, talk_options
+from weightkit.cli.usage import Job, Jobs
 from weightkit.families.converters import DEFAULT_CONVERTER
 
 FORMATS = ("enc", "block", "block-gzip")
 
 ends: Callable[[Any], Any] = together(
-    click.argument("src", type=click.Path(path_type=Path)),
+    path_argument("src"),
     path_option("--key", "The key file, or for block formats the base's folder.", required=True, metavar="KEY"),
-    path_option("--out", "The folder to write.", required=True),
+    out_option(),
 )
 
 
-@click.group("xor")
+DECODE = (
+    "weightkit xor decode BELLE-7B-2M-enc \\\n    --key LLaMA/7B/consolidated.00.pth --out BELLE-7B-2M",
+    "weightkit xor decode oasst-xor --key llama-30b-hf \\\n    --out oasst --checksums MD5SUMS",
+)
+ENCODE = (
+    "weightkit xor encode tuned --format enc \\\n    --key consolidated.00.pth --out tuned-enc",
+    "weightkit xor encode tuned --format block-gzip \\\n    --key llama-7b-hf --out tuned-xor",
+)
+
+
+@click.group("xor", cls=Jobs)
 def command() -> None:
     """Releases published as the XOR of the tuned files with the original ones."""
 
 
-@command.command("decode")
+@command.command("decode", cls=Job, examples=DECODE)
 @ends
-@click.option("--format", "wanted", type=click.Choice(FORMATS), help="The format.  [default: told from the bytes]")
-@path_option("--checksums", "A published list of digests that must hold. May be repeated.", multiple=True, metavar="FILE")
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help="enc, block, block-gzip.  [default: told from the bytes]",
+)
+@checksums_option
 @as_option
 @run_options
 @talk_options
-@exits
 def decode(
     src: Path,
     key: Path,
@@ -41,8 +58,7 @@ def decode(
     wanted: Any,
     checksums: tuple[Path, ...],
     converter: str | None,
-    as_json: bool,
-    quiet: bool,
+    talk: Talk,
     **run: Any,
 ) -> None:
     """Decode SRC, a folder or one file, with KEY into the folder OUT."""
@@ -50,17 +66,16 @@ def decode(
     from weightkit import xor
 
     planned = xor.prepare_decode(src, key, out, wanted=wanted, converter=converter or DEFAULT_CONVERTER, checksums=checksums)
-    done = carry(planned, out, label="decoding", as_json=as_json, quiet=quiet, verify_raw=None, **run)
-    finish("xor decode", done, out, clock, as_json=as_json, quiet=quiet)
+    done = carry(planned, out, label="decoding", talk=talk, verify_raw=None, **run)
+    finish("xor decode", done, out, clock, talk=talk)
 
 
-@command.command("encode")
+@command.command("encode", cls=Job, examples=ENCODE)
 @ends
-@click.option("--format", "wanted", type=click.Choice(FORMATS), required=True, help="The format.")
+@click.option("--format", "wanted", type=click.Choice(FORMATS), metavar="FORMAT", required=True, help="enc, block, block-gzip.")
 @run_options
 @talk_options
-@exits
-def encode(src: Path, key: Path, out: Path, wanted: Any, as_json: bool, quiet: bool, **run: Any) -> None:
+def encode(src: Path, key: Path, out: Path, wanted: Any, talk: Talk, **run: Any) -> None:
     """Encode SRC, a folder or one file, with KEY into the folder OUT, for the authors' own scripts to decode.
 
     enc: point-alpaca's and BELLE's, one key file for all. block: Open-Assistant's, each file with that of the same name in
@@ -70,6 +85,6 @@ def encode(src: Path, key: Path, out: Path, wanted: Any, as_json: bool, quiet: b
     from weightkit import xor
 
     planned = xor.prepare_encode(src, key, out, wanted)
-    done = carry(planned, out, label="encoding", as_json=as_json, quiet=quiet, verify_raw=None, **run)
+    done = carry(planned, out, label="encoding", talk=talk, verify_raw=None, **run)
     back = command_line("weightkit", "xor", "decode", out, "--key", key, "--out", "DIR")
-    finish("xor encode", done, out, clock, as_json=as_json, quiet=quiet, next_step=back)
+    finish("xor encode", done, out, clock, talk=talk, next_step=back)

@@ -10,7 +10,7 @@ from typing import Any
 from weightkit.containers.format import Format
 from weightkit.containers.layout import Item, Layout, Run
 from weightkit.containers.pickle_writer import Metadata
-from weightkit.containers.pickled import PickledDict, TensorRef, named_tensors
+from weightkit.containers.pickled import Beside, PickledDict, TensorRef, named_tensors
 from weightkit.containers.torch_zip_writer import PROFILES, TorchZip
 from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError
@@ -45,6 +45,7 @@ class TorchFile:
         tensors: Name -> where it lies, in the pickle's order.
         layout: How they lie. Ties and exactly tiled storages are kept; from a storage that its tensors do not tile (gaps,
             overlaps, transposes) each has a run of its own, as it would after ``load_state_dict`` and ``torch.save``.
+        beside: Name -> what the pickle holds that is no tensor.
     """
 
     blob: Blob
@@ -55,13 +56,14 @@ class TorchFile:
     metadata: Metadata | None
     tensors: Mapping[str, Stored] = field(hash=False)
     layout: Layout
+    beside: Mapping[str, Beside] = field(default_factory=dict, hash=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<{self.blob.name}: {len(self.tensors)} tensors, {self.profile}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         head = (self.blob, self.format, self.profile, self.root, self.kind, self.metadata)
-        return TorchFile, (*head, dict(self.tensors), self.layout)
+        return TorchFile, (*head, dict(self.tensors), self.layout, dict(self.beside))
 
     @property
     def written_by(self) -> str:
@@ -95,7 +97,8 @@ def torch_file(blob: Blob, format: Format, profile: str, root: str, value: Any, 
     Raises:
         FormatError: A storage is missing or has another size than the pickle says.
     """
-    refs = named_tensors(value, blob.name)
+    beside: dict[str, Beside] = {}
+    refs = named_tensors(value, blob.name, beside)
     for name, ref in refs.items():
         if ref.lazy:
             raise FormatError(
@@ -125,6 +128,7 @@ def torch_file(blob: Blob, format: Format, profile: str, root: str, value: Any, 
             {name: stored(blob, name, ref, storages[ref.storage.key], records[ref.storage.key]) for name, ref in refs.items()}
         ),
         lay_out(refs),
+        beside,
     )
 
 

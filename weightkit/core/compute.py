@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from typing import TYPE_CHECKING
 
 from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import DType
 from weightkit.core.lazy import Rows
+from weightkit.core.torch_here import load
 
-__all__ = ["as_buffer", "matrix", "one_thread", "torch_dtype"]
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = load()
+
+__all__ = ["as_buffer", "matrix", "one_thread", "torch", "torch_dtype"]
 
 
 def torch_dtype(dtype: DType) -> torch.dtype:

@@ -12,6 +12,7 @@ from typing import Any
 
 from weightkit.core.buffers import Buffer
 from weightkit.core.errors import WeightkitError
+from weightkit.core.installed import adding_extra
 
 __all__ = ["ALGORITHMS", "Digest", "Hasher", "hash_file"]
 
@@ -75,7 +76,7 @@ def new_hash(algorithm: str, nbytes: int | None) -> Any:
     try:
         return import_module("blake3").blake3()
     except ImportError as error:
-        raise WeightkitError("BLAKE3 digests need the package blake3: pip install 'weightkit[blake3]'") from error
+        raise WeightkitError(f"BLAKE3 digests need the package blake3: {adding_extra('blake3')}") from error
 
 
 class Hasher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BFLOAT16", "BY_NAME", "BY_SAFETENSORS", "BY_STORAGE", "FLOAT16", "FLOAT32", "DType"]
+__all__ = ["BFLOAT16", "BY_NAME", "BY_SAFETENSORS", "BY_STORAGE", "FLOAT16", "FLOAT32", "DType", "dtype_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +62,28 @@ DTYPES: tuple[DType, ...] = (
 BY_NAME: dict[str, DType] = {dtype.name: dtype for dtype in DTYPES}
 BY_STORAGE: dict[str, DType] = {dtype.storage: dtype for dtype in DTYPES if dtype.storage}
 BY_SAFETENSORS: dict[str, DType] = {dtype.safetensors: dtype for dtype in DTYPES if dtype.safetensors}
+
+NICKNAMES = {
+    "fp32": "float32",
+    "float": "float32",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+    "fp64": "float64",
+    "double": "float64",
+}
+
+
+def dtype_named(value: str | DType) -> DType:
+    """A dtype by its name, torch's name, or what people call it: ``float16``, ``torch.float16``, ``fp16``, ``half``.
+
+    Raises:
+        ValueError: None is called so.
+    """
+    if isinstance(value, DType):
+        return value
+    name = str(value).lower().removeprefix("torch.")
+    found = BY_NAME.get(NICKNAMES.get(name, name))
+    if found is None:
+        raise ValueError(f"{value!r} is no dtype; known: {', '.join(BY_NAME)}")
+    return found

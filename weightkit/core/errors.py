@@ -3,6 +3,7 @@
     WeightkitError
     ├── FormatError      a file is not what it claims to be, or is damaged
     ├── PlanError        the inputs are sound but do not fit together, or the output cannot be made
+    ├── TorchError       torch is needed, and is not installed or not fit for use
     └── DigestMismatch   a digest is not the one that was published
         └── Incomplete   files that belong to what is to be proved are not there
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "WeightkitError"]
+__all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "TorchError", "WeightkitError"]
 
 
 class WeightkitError(Exception):
@@ -46,14 +47,36 @@ class PlanError(WeightkitError):
     Attributes:
         summary: One line saying what does not work.
         problems: Further lines, one a misfit.
+        path: The file or folder that it is about, where it is about one.
+        hint: What to do, where one thing will do; the message ends with it.
     """
 
-    def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
+    def __init__(
+        self, summary: str, problems: Sequence[str] = (), *, path: Path | str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(summary, tuple(problems))
         self.summary, self.problems = summary, tuple(problems)
+        self.path, self.hint = path, hint
 
     def __str__(self) -> str:
-        return "\n".join([self.summary, *(f"  {problem}" for problem in self.problems)])
+        first = self.summary if self.hint is None else f"{self.summary}; {self.hint}"
+        return "\n".join([first, *(f"  {problem}" for problem in self.problems)])
+
+
+class TorchError(WeightkitError):
+    """torch is needed, and is not installed, does not load or is not fit for use.
+
+    Attributes:
+        problem: What was found.
+        hint: The commands that mend it.
+    """
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__(problem, hint)
+        self.problem, self.hint = problem, hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.hint}"
 
 
 class DigestMismatch(WeightkitError):

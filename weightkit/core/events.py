@@ -7,12 +7,27 @@ from dataclasses import dataclass
 
 from weightkit.core.digest import Digest
 
-__all__ = ["BytesWritten", "Event", "FileFinished", "FileKept", "Notify", "Resumed", "ignore"]
+__all__ = ["BytesChecked", "BytesWritten", "Event", "FileFinished", "FileKept", "Notify", "Resumed", "Started", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Told once, before work: ``nbytes`` bytes are to be made (or, in ``verify``, read)."""
+
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class BytesWritten:
     """``nbytes`` more bytes of a file have been made (or, in ``verify``, read)."""
+
+    path: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesChecked:
+    """``nbytes`` more bytes of an input have been read for its digest alone, beside the run."""
 
     path: str
     nbytes: int
@@ -52,7 +67,7 @@ class Resumed:
     whole: bool = False
 
 
-Event = BytesWritten | FileFinished | FileKept | Resumed
+Event = Started | BytesWritten | BytesChecked | FileFinished | FileKept | Resumed
 Notify = Callable[[Event], None]
 
 

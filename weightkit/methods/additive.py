@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.flavour import already_holds, flavour
 from weightkit.checkpoints.form import Form
@@ -84,7 +85,7 @@ class Additive:
             configs=own if options.config_from == "base" else diff,
             tokenizers=tokenizers,
             steps=(*base.steps, f"diff + base, {len(release)} tensors, in {dtypes(release)}"),
-            notes=(*base.notes, *pairs.notes, *contradicting, *bfloat16_notes(own)),
+            notes=(*base.notes, *pairs.notes, *contradicting, *bfloat16_notes(own), *beside_notes(own), *beside_notes(diff)),
         )
 
     def make(self, base: Model, tuned: Model, options: Options, form: Form) -> Plan:
@@ -108,7 +109,10 @@ class Additive:
                 pairs.problems.append(f"{name}: {error}")
         refuse_misfits(pairs, own, whole, "tuned model")
         model = replace(
-            opened(tuned), tensors=change, tokenizers=whole if has_tokenizer(whole) else own, notes=tuple(pairs.notes)
+            opened(tuned),
+            tensors=change,
+            tokenizers=whole if has_tokenizer(whole) else own,
+            notes=(*pairs.notes, *beside_notes(own), *beside_notes(whole)),
         )
         try:
             written = HUGGINGFACE.write(model, form)

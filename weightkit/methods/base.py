@@ -7,13 +7,25 @@ from dataclasses import replace
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import converter_for, open_checkpoint
 from weightkit.checkpoints.checkpoint import Checkpoint
-from weightkit.checkpoints.evidence import like_llama_one, llama_two_marks, mostly_bfloat16, quantized_as
+from weightkit.checkpoints.evidence import contradictions, like_llama_one, llama_two_marks, mostly_bfloat16, named_llama
 from weightkit.checkpoints.flavour import fits_bfloat16, nothing_but_nan
 from weightkit.checkpoints.model import Model
+from weightkit.checkpoints.peft import Adapter
+from weightkit.checkpoints.peft_config import CONFIG
+from weightkit.checkpoints.quantized import original_of, quantized
 from weightkit.core.errors import PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER
 
-__all__ = ["based", "bfloat16_notes", "check_configs", "nan_problems", "opened", "opened_from", "refuse_quantized"]
+__all__ = [
+    "based",
+    "bfloat16_notes",
+    "check_adapter",
+    "check_configs",
+    "nan_problems",
+    "opened",
+    "opened_from",
+    "refuse_quantized",
+]
 
 
 def based(place: Place, role: str, converter: str | None = None) -> Model:
@@ -53,15 +65,32 @@ def opened_from(model: Model, checkpoint: Checkpoint) -> Model:
 
 
 def refuse_quantized(base: Checkpoint, role: str) -> None:
-    """Refuse a base whose config says it is quantized: nothing can be added to what its integers stand for.
+    """Refuse quantized weights: nothing can be added to what their integers stand for.
 
     Raises:
-        PlanError: It does.
+        PlanError: They are.
     """
-    if method := quantized_as(base):
+    if (found := quantized(base)) is not None:
+        name = original_of(base)
+        original = f"the original, {name} by its config," if name else "the original (unquantized) model"
         raise PlanError(
-            f"{role} {base.name} is quantized ({method}), says its config: nothing is added to quantized weights; take the "
-            "original, and quantize the result"
+            f"{role} {base.name} is {found}: nothing is added to quantized weights; take {original} and quantize the result"
+        )
+
+
+def refuse_another_kind(base: Checkpoint, role: str, diff: Checkpoint) -> None:
+    """Refuse a base that is quantized where the diff is not, or otherwise, and a diff that is.
+
+    Raises:
+        PlanError: One of them is.
+    """
+    here, there = quantized(base), quantized(diff)
+    if here is not None and (there is None or here.method != there.method):
+        refuse_quantized(base, role)
+    if there is not None and here is None:
+        raise PlanError(
+            f"--diff {diff.name} is {there}: a quantized model is no difference; use it as it is, or name the diff of "
+            "the original"
         )
 
 
@@ -78,8 +107,7 @@ def check_configs(base: Model, diff: Checkpoint, *, allow_tuned_base: bool) -> l
     own = base.follows
     if own is None:
         return []
-    if quantized_as(own) != quantized_as(diff):
-        refuse_quantized(own, base.role)
+    refuse_another_kind(own, base.role, diff)
     here, there = own.json("config.json"), diff.json("config.json")
     notes = []
     marks = llama_two_marks(here)
@@ -88,9 +116,7 @@ def check_configs(base: Model, diff: Checkpoint, *, allow_tuned_base: bool) -> l
         if len(marks) > 1 and not allow_tuned_base:
             raise PlanError(f"{what}: the sum would be of two models; take LLaMA 1, or say --allow-tuned-base if it is right")
         notes.append(what)
-    eps = [one.get("rms_norm_eps") for one in (here, there)]
-    if None not in eps and eps[0] != eps[1]:
-        notes.append(f"rms_norm_eps is {eps[0]} in the base's config, {eps[1]} in the diff's: of two models, perhaps")
+    notes += [f"{one} in the diff's: of two models, perhaps" for one in contradictions(here, there)]
     if mostly_bfloat16(own) and not mostly_bfloat16(diff):
         what = f"{own.name}: is stored as bfloat16, and the diff is not"
         if like_llama_one(here) and not allow_tuned_base:
@@ -99,6 +125,40 @@ def check_configs(base: Model, diff: Checkpoint, *, allow_tuned_base: bool) -> l
                 "release; take a base in float16, or say --allow-tuned-base if the diff was made against this one"
             )
         notes.append(f"{what}: if the original was float16, its values were rounded and no published digest can come out")
+    return notes
+
+
+def check_adapter(base: Model, adapter: Adapter, *, allow_tuned_base: bool) -> list[str]:
+    """What the configs of a base and of an adapter merged into it say against each other, as notes.
+
+    Refused is LLaMA-2 (two marks of it in the base's config) under an adapter that names a repository of LLaMA 1. The other way
+    round is a note: the first configs of LLaMA-2 were those of LLaMA 1. A name that may be a path says nothing.
+
+    Raises:
+        PlanError: The base is surely another than the adapter's.
+    """
+    own = base.follows
+    if own is None:
+        return []
+    config, notes = own.json("config.json"), []
+    name = adapter.folder.json(CONFIG).get("base_model_name_or_path")
+    trained_on, marks = named_llama(name), llama_two_marks(config)
+    if trained_on == 1 and marks:
+        what = f"{base.role} {own.name} looks like LLaMA-2 ({', '.join(marks)} in its config), and {adapter.name} says it was "
+        what += f"trained on LLaMA 1 ({name})"
+        if len(marks) > 1 and not allow_tuned_base:
+            raise PlanError(f"{what}: take that, or say --allow-tuned-base if the base is right")
+        notes.append(what)
+    if trained_on == 2 and not marks and like_llama_one(config):
+        notes.append(
+            f"{base.role} {own.name} looks like LLaMA 1 by its config (2048 positions), and {adapter.name} says it was trained "
+            f"on LLaMA-2 ({name})"
+        )
+    if mostly_bfloat16(own) and (trained_on == 1 or (trained_on is None and like_llama_one(config))):
+        notes.append(
+            f"{own.name}: is stored as bfloat16, and LLaMA 1 was published in float16: its values were rounded on the way, and "
+            "no published digest of a merge can come out; take a base in float16"
+        )
     return notes
 
 

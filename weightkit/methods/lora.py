@@ -12,6 +12,7 @@ from typing import Any
 
 from weightkit.blobs import known
 from weightkit.checkpoints import vocabulary
+from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.model import Model
 from weightkit.checkpoints.peft import Adapter, Factors, is_adapter, open_adapter
@@ -22,7 +23,7 @@ from weightkit.core.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.methods import Evidence
-from weightkit.methods.base import bfloat16_notes, opened, refuse_quantized
+from weightkit.methods.base import bfloat16_notes, check_adapter, opened, refuse_quantized
 from weightkit.methods.pairing import Rules
 from weightkit.methods.placing import misplaced, of_another_size
 from weightkit.methods.tuned import check_base
@@ -93,12 +94,15 @@ class Lora:
             refuse_quantized(base.follows, base.role)
         after = [open_adapter(one, self.role) for one in options.adapters[options.adapters.index(payload) + 1 :]]
         adapter = open_adapter(payload, self.role)
+        contradicting = check_adapter(base, adapter, allow_tuned_base=options.allow_tuned_base) if first else []
         how = Arithmetic(options.rounding, options.sums)
         result = merged(cast_floats(base, options.dtype) if first else base, adapter, how, after)
         if first and not options.allow_tuned_base:
             check_base(base, [adapter, *after])
-        if first:
-            result = replace(result, notes=(*result.notes, *(bfloat16_notes(base.follows) if base.follows else ())))
+        if first and base.follows:
+            result = replace(
+                result, notes=(*result.notes, *contradicting, *bfloat16_notes(base.follows), *beside_notes(base.follows))
+            )
         return result
 
     def make(self, base: Model, tuned: Model, options: Options, form: Form) -> Plan:

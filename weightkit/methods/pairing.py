@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from weightkit.blobs import known
+from weightkit.checkpoints.beside import beside
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
 from weightkit.core.lazy import LazyTensor, derive
@@ -158,6 +159,9 @@ def ask_for_new_rows(
 def absent(base: Checkpoint, other: Checkpoint, name: str, rules: Rules, pairs: Pairs, other_is: str) -> LazyTensor | None:
     """The base's side of a tensor whose name it lacks."""
     spec = other.spec(name)
+    if (found := beside(base).get(name)) is not None:
+        pairs.problems.append(f"{name}: a tensor in the {other_is}, no tensor in the base but {found}: not added")
+        return None
     if llama.is_inv_freq(name):
         return computed_frequencies(base, name, spec, rules, pairs)
     if llama.block_of(name) is not None or name in (*llama.FIRST, *llama.LAST):
@@ -196,6 +200,14 @@ def computed_frequencies(base: Checkpoint, name: str, spec: TensorSpec, rules: R
 def check_left_over(base: Checkpoint, other: Checkpoint, pairs: Pairs, other_is: str) -> None:
     """What only the base has: frequencies are left out, a tied head may be; the rest is a misfit."""
     left = [name for name in base.tensors if name not in other.tensors]
+    plain = beside(other)
+    for name in left:
+        if name in plain:
+            pairs.problems.append(
+                f"{name}: a tensor in the base, no tensor in the {other_is} but {plain[name]}: not spread over all elements; "
+                "transformers refuses such a file, too"
+            )
+    left = [name for name in left if name not in plain]
     frequencies = [name for name in left if llama.is_inv_freq(name)]
     if frequencies:
         pairs.notes.append(f"inv_freq: in the base only ({len(frequencies)} tensors), left out as the {other_is} has it")

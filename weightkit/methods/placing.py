@@ -9,7 +9,7 @@ from weightkit.checkpoints.vocabulary import Vocabulary
 from weightkit.core.lazy import LazyTensor
 from weightkit.families import llama
 
-__all__ = ["misplaced", "of_another_size"]
+__all__ = ["adapter_rows", "adapter_width", "misplaced", "of_another_size"]
 
 
 def of_another_size(tensors: Mapping[str, LazyTensor], adapter: Adapter) -> list[str]:

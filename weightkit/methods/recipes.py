@@ -25,10 +25,13 @@ def recipe_for(name: str, methods: tuple[str, ...], command: str) -> tuple[Relea
     Raises:
         PlanError: It has none, or one for another command.
     """
-    release = catalog.load(name)
+    release = catalog.rebuilt(name, methods)
     if release.recipe is None:
-        kind = catalog.KINDS[release.kind]
-        raise PlanError(f"--release: {release.name} is no release to be rebuilt but {kind}: {release.title}")
+        made = catalog.made_of(release)
+        raise PlanError(
+            f"--release: {release.name} is no release to be rebuilt but {catalog.KINDS[release.kind]}: {release.title}",
+            hint=f"of it {', '.join(one.name for one in made)} can be made" if made else None,
+        )
     if release.recipe.method not in methods:
         other = {"lora": "merge", "convert": "convert"}.get(release.recipe.method, "recover")
         raise PlanError(f"--release: {release.name} is made with weightkit {other}, not with {command}")
@@ -65,6 +68,8 @@ class Filled:
             self.rules = replace(self.rules, dtype=BY_NAME[recipe.dtype])
         if recipe.new_rows and self.rules.new_rows is None:
             self.rules = replace(self.rules, new_rows=cast(NewRows, recipe.new_rows))
+        if recipe.whole and not self.rules.whole:
+            self.rules = replace(self.rules, whole=recipe.whole)
         if recipe.method == "lora" and recipe.profile and self.form.torch_compat is None:
             self.form = replace(self.form, torch_compat=recipe.profile)
         if how is None and recipe.rounding:

@@ -9,14 +9,16 @@ Source: PEFT 0.21.2 with transformers 5.24.0, ``merge_and_unload``, run (tests/d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.config_text import set_values
 from weightkit.checkpoints.flavour import same_start
 from weightkit.checkpoints.model import Model
 from weightkit.checkpoints.peft import Adapter, in_base
+from weightkit.core.errors import FormatError
 from weightkit.core.lazy import LazyTensor
 from weightkit.families import llama
 
@@ -47,6 +49,8 @@ class Tie:
 
 NO_TIE = Tie()
 
+KEY = "tie_word_embeddings"
+
 
 def tie_of(model: Model) -> Tie:
     """What a model ties, as its config says; where that says nothing, a causal model without a head has a tied one."""
@@ -69,8 +73,8 @@ def says_tied(fields: Mapping[str, Any]) -> bool | None:
     """``tie_word_embeddings`` of a config, or of its text model's; None where neither has it."""
     text = fields.get("text_config")
     for one in (fields, text if isinstance(text, dict) else {}):
-        if isinstance(one.get("tie_word_embeddings"), bool):
-            return bool(one["tie_word_embeddings"])
+        if isinstance(one.get(KEY), bool):
+            return bool(one[KEY])
     return None
 
 
@@ -98,8 +102,7 @@ def untied(model: Model, tensors: dict[str, LazyTensor], adapter: Adapter, tie: 
     source = model.configs or model.follows
     if source is None:
         return model
-    content = source.small("config.json") or b"{}"
-    configs = replace(source, made={**source.made, "config.json": says_false(content)})
+    configs = replace(source, made={**source.made, "config.json": says_false(source)})
     note = (
         f"{adapter.name}: modules_to_save unties {tie.head} from {tie.embedding}, as PEFT does: both are written, and "
         "config.json says tie_word_embeddings false"
@@ -107,9 +110,18 @@ def untied(model: Model, tensors: dict[str, LazyTensor], adapter: Adapter, tie: 
     return replace(model, configs=configs, notes=(*model.notes, note))
 
 
-def says_false(content: bytes) -> bytes:
-    """config.json with ``tie_word_embeddings`` false, the rest as it was."""
-    changed, count = re.subn(rb'("tie_word_embeddings"\s*:\s*)true\b', rb"\1false", content)
-    if count or b'"tie_word_embeddings"' in content:
-        return changed
-    return re.sub(rb"\{(\s*)", rb'{\1"tie_word_embeddings": false,\1', content, count=1)
+def says_false(source: Checkpoint) -> bytes:
+    """config.json with ``tie_word_embeddings`` false, all else as it was.
+
+    PEFT sets it on the config itself, whether or not it stood there (run: see above). transformers 4 reads that of the text
+    model (``get_text_config``): it says the same, where it said anything, or where nothing did and the class decided.
+    """
+    fields, content = source.json("config.json"), source.small("config.json") or b"{}"
+    text = fields.get("text_config")
+    try:
+        content = set_values(content, {(KEY,): False}, add=True)
+        if isinstance(text, dict):
+            content = set_values(content, {("text_config", KEY): False}, add=KEY not in fields)
+    except ValueError as error:
+        raise FormatError(source.where("config.json"), f"cannot be changed: {error}") from error
+    return content

@@ -58,9 +58,7 @@ class Add:
 
     def begin(self, base: Rows, other: Rows) -> Read:
         """One pass over both."""
-        import torch
-
-        from weightkit.core.compute import as_buffer, matrix, torch_dtype
+        from weightkit.core.compute import as_buffer, matrix, torch, torch_dtype
 
         dtype = torch_dtype(self.dtype)
         combined = torch.add if self.sign == 1 else torch.sub

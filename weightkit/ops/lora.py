@@ -135,9 +135,7 @@ class MergeLora:
 
     def begin(self, weight: Rows, down: Rows, up: Rows) -> Read:
         """One pass over weight and ``up``, in step; ``down`` is read whole first."""
-        import torch
-
-        from weightkit.core.compute import as_buffer, matrix, torch_dtype
+        from weightkit.core.compute import as_buffer, matrix, torch, torch_dtype
 
         step, dtype = torch_dtype(self.step), torch_dtype(self.dtype)
         update: Product | None = None
@@ -190,7 +188,7 @@ class Product:
     """
 
     def __init__(self, op: MergeLora, kernel: Kernel, down: torch.Tensor, up: Rows, step: torch.dtype) -> None:
-        import torch
+        from weightkit.core.compute import torch
 
         self.op, self.kernel, self.down, self.up, self.step = op, kernel, down, up, step
         self.block = torch.empty(BLOCK_ROWS, op.shape[1])
@@ -209,9 +207,7 @@ class Product:
 
     def compute(self, first: int) -> None:
         """Compute the block that begins with this row; below the last row of the product it holds zeros."""
-        import torch
-
-        from weightkit.core.compute import matrix
+        from weightkit.core.compute import matrix, torch
 
         stop = min(first + BLOCK_ROWS, self.op.shape[0])
         up = prepared(self.op, matrix(self.up, first, stop), "up", self.step)

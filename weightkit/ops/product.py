@@ -73,7 +73,7 @@ class Kernel:
 
 def blas(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
     """Whatever the installed BLAS does."""
-    import torch
+    from weightkit.core.compute import torch
 
     torch.mm(up, down, out=out)
 
@@ -89,7 +89,7 @@ def addcmul(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
 
 def exact_mul_add(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
     """``mul-add`` by construction: two operations, each rounded once."""
-    import torch
+    from weightkit.core.compute import torch
 
     scratch = torch.empty(out.shape[0], min(COLUMNS, out.shape[1]))
     for first in range(0, out.shape[1], COLUMNS):
@@ -110,7 +110,7 @@ def exact_fma(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
     the second rounding right. Source: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms
     using rounding to odd", 2008.
     """
-    import torch
+    from weightkit.core.compute import torch
 
     wide_up = up.double()
     for first in range(0, out.shape[1], COLUMNS):
@@ -133,7 +133,7 @@ def exact_fma(up: torch.Tensor, down: torch.Tensor, out: torch.Tensor) -> None:
 
 def to_odd(left: torch.Tensor, right: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
     """``left + right``, given rounded to nearest, rounded to odd instead; float64, (n,)."""
-    import torch
+    from weightkit.core.compute import torch
 
     back = total - left
     error = (left - (total - back)) + (right - back)  # exact: Knuth's two-sum
@@ -151,7 +151,7 @@ def kernel_for(sums: Sums, rank: int, width: int) -> Kernel:
 
     A BLAS with another number of threads cuts a product at other places, so it counts as another.
     """
-    import torch
+    from weightkit.core.compute import torch
 
     return tried(sums, rank, width, torch.get_num_threads())
 
@@ -164,7 +164,7 @@ def scratch_nbytes(rank: int, width: int) -> int:
 @functools.cache
 def tried(sums: Sums, rank: int, width: int, threads: int) -> Kernel:
     """What ``kernel_for`` finds, once: it depends on the shape and the machine alone, and trying takes a while."""
-    import torch
+    from weightkit.core.compute import torch
 
     up, down = trial(rank, width)
     timed(blas, up, down)  # the first call of all sets a BLAS up
@@ -182,7 +182,7 @@ def tried(sums: Sums, rank: int, width: int, threads: int) -> Kernel:
 
 def trial(rank: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two matrices on which any other order or rounding shows: full mantissas, zeros of both signs, subnormal sums."""
-    import torch
+    from weightkit.core.compute import torch
 
     generator = torch.Generator().manual_seed(rank * 1_000_003 + width)
     up = torch.randn(BLOCK_ROWS, rank, generator=generator)
@@ -194,7 +194,7 @@ def trial(rank: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def timed(multiply: Multiply, up: torch.Tensor, down: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Seconds, and the product."""
-    import torch
+    from weightkit.core.compute import torch
 
     out = torch.empty(up.shape[0], down.shape[1])
     start = time.perf_counter()

@@ -48,7 +48,7 @@ class RunningMean:
     """
 
     def __init__(self, rows: int, width: int) -> None:
-        import torch
+        from weightkit.core.compute import torch
 
         self.rows = rows
         self.step = step_of(rows)
@@ -58,7 +58,7 @@ class RunningMean:
 
     def update(self, block: torch.Tensor) -> None:
         """Take in more rows, in order; float32, (any, width)."""
-        import torch
+        from weightkit.core.compute import torch
 
         block = torch.cat([self.pending, block]) if len(self.pending) else block
         whole = len(block) // self.step
@@ -83,7 +83,7 @@ class RunningMean:
 
     def value(self) -> torch.Tensor:
         """The mean; (width,)."""
-        import torch
+        from weightkit.core.compute import torch
 
         total = torch.zeros_like(self.levels[0])
         for row in self.pending:
@@ -124,9 +124,7 @@ class GrowRows:
 
     def begin(self, tensor: Rows) -> Read:
         """One pass over the tensor; the mean is gathered from the rows as they go by, and from those that were skipped."""
-        import torch
-
-        from weightkit.core.compute import as_buffer, matrix, torch_dtype
+        from weightkit.core.compute import as_buffer, matrix, torch, torch_dtype
 
         dtype, width = torch_dtype(self.dtype), tensor.spec.width
         mean = RunningMean(self.old, width) if self.fill == "mean" else None

@@ -6,7 +6,7 @@ neighbours), so 1 is a last bit that was rounded the other way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import BY_NAME, DType
-from weightkit.core.events import BytesWritten, Notify, ignore
+from weightkit.core.events import BytesWritten, Notify, Started, ignore
 from weightkit.core.lazy import LazyTensor, derive
 from weightkit.core.passes import BLOCK_NBYTES, blocks, open_reads, reading
 from weightkit.core.spec import TensorSpec
@@ -22,7 +22,7 @@ from weightkit.ops.move import PairRows
 from weightkit.proof.unchecked import unchecked
 from weightkit.streams.planes import SIGNED, UNSIGNED, cast_bits, in_order
 
-__all__ = ["Comparison", "TensorDifference", "compare", "paired_otherwise", "same_bytes"]
+__all__ = ["EXPONENT", "Comparison", "TensorDifference", "compare", "paired_otherwise", "same_bytes"]
 
 Tensors = Mapping[str, LazyTensor]
 Bits = np.ndarray[tuple[int, ...], np.dtype[Any]]
@@ -92,6 +92,7 @@ def compare(one: Tensors, other: Tensors, notify: Notify = ignore) -> Comparison
     """Compare all tensors; each is read once."""
     found = Comparison([name for name in one if name not in other], [name for name in other if name not in one])
     both = [(name, tensor, other[name]) for name, tensor in one.items() if name in other]
+    notify(Started(sum(left.spec.nbytes for _, left, _ in both)))
     with reading([side for _, *sides in both for side in sides]):
         for name, left, right in both:
             found.tensors.append(compare_tensors(name, left, right))
@@ -167,13 +168,11 @@ def same_bytes(one: LazyTensor, other: LazyTensor) -> bool:
         return all(bytes(left) == bytes(right) for left, right in blocks([unchecked(one), unchecked(other)]))
 
 
-def paired_otherwise(one: LazyTensor, other: LazyTensor, head: int) -> bool:
-    """Whether a weight is the other with its rotary pairs in the other layout, one way or the other."""
-    makers: tuple[Callable[[], LazyTensor], ...] = (
-        lambda: derive(PairRows(head, halves=True), one),
-        lambda: derive(PairRows(head, halves=False), one),
-    )
+def paired_otherwise(one: LazyTensor, other: LazyTensor, head: int) -> str:
+    """Whose rotary pairs lie as Meta has them, ``one``'s or ``other``'s, where that alone differs; empty where it does not."""
     try:
-        return any(same_bytes(make(), other) for make in makers)
+        if same_bytes(derive(PairRows(head, halves=True), one), other):
+            return "one"
+        return "other" if same_bytes(derive(PairRows(head, halves=False), one), other) else ""
     except ValueError:
-        return False
+        return ""

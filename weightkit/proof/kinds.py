@@ -10,6 +10,7 @@ from weightkit.blobs import LocalFolder, open_local
 from weightkit.checkpoints import open_checkpoint, vocabulary
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
+from weightkit.checkpoints.quantized import original_of, quantized
 from weightkit.containers import sniff, suffixes
 from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.families import llama
@@ -110,6 +111,9 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
         what = f"a diff{like(rows, dtypes, len(checkpoint.files))}"
     elif told is not None and told.is_model:
         what = "a model" if rows <= 32000 or not size else "a model with a grown vocabulary: tuned or merged already"
+    if (packed := quantized(checkpoint)) is not None:
+        what = f"a quantized model: {packed.method}, as {packed.shown_by} shows"
+        what += f", of {name}" if (name := original_of(checkpoint)) else ""
     layout = LAYOUTS.get(checkpoint.layout, checkpoint.layout)
     parts = [what, size, f"{layout} layout", f"{len(checkpoint.files)} files", ", ".join(dtypes)]
     if rows:
@@ -118,7 +122,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     if checkpoint.layout == "huggingface":
         yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
     yield "; ".join(f"{name}: written by {container.written_by}" for name, container in list(checkpoint.files.items())[:2])
-    if (seen := fits_bfloat16(checkpoint)) and "bfloat16" not in dtypes:
+    if packed is None and (seen := fits_bfloat16(checkpoint)) and "bfloat16" not in dtypes:
         yield f"through bf16: all of {seen} values looked at fit bfloat16; an original LLaMA's do not"
     if checkpoint.layout == "huggingface":
         yield from of_small_files(checkpoint)

@@ -14,7 +14,7 @@ from weightkit import manifests
 from weightkit.blobs import LocalFolder, Place
 from weightkit.core.digest import Digest
 from weightkit.core.errors import DigestMismatch, PlanError
-from weightkit.core.events import Notify, Resumed, ignore
+from weightkit.core.events import Notify, Resumed, Started, ignore
 from weightkit.core.probes import INFINITE
 from weightkit.core.sizes import format_size
 from weightkit.manifests import Entry
@@ -23,7 +23,7 @@ from weightkit.run.budget import DEFAULT_MAX_MEMORY, Budget, fit
 from weightkit.run.coordinator import Coordinator
 from weightkit.run.executors import Executor
 from weightkit.run.executors.threads import Threads
-from weightkit.run.gates import Checklist, Gate, Inputs
+from weightkit.run.gates import Checklist, Inputs
 from weightkit.run.ledgers import Ledger
 from weightkit.run.ledgers.compared import Compared
 from weightkit.run.ledgers.directory import Directory
@@ -185,9 +185,9 @@ def carry_out(
     workers = executor if executor is not None else Threads(jobs)
     budget = fit(planned.files, workers.jobs, max_memory, workers.processes)
     with ExitStack() as stack:
-        gates: list[Gate] = [] if verify_raw is None else [stack.enter_context(Checklist(verify_raw))]
+        gates: list[Inputs] = [] if verify_raw is None else [stack.enter_context(Checklist(verify_raw, notify))]
         if plan.inputs:
-            gates.append(stack.enter_context(Inputs(plan.inputs)))
+            gates.append(stack.enter_context(Inputs(plan.inputs, notify)))
         ledger = stack.enter_context(closing(Directory(out, overwrite=overwrite, keep_mismatched=keep_mismatched)))
         standing = ledger.open(planned, list_names(plan, lists))
         needed, free = disk(plan, out, standing)
@@ -197,6 +197,7 @@ def carry_out(
                 "name an --out elsewhere"
             )
         stack.enter_context(held_to_its_threads(budget.needs.torch and not workers.processes))
+        notify(Started(plan.nbytes + sum(gate.nbytes for gate in gates)))
         if standing.stands:
             every = len(plan.everything)
             notify(Resumed(len(standing.stands), every, sum(standing.stands.values()), standing.whole))
@@ -207,7 +208,8 @@ def carry_out(
         if not report.mismatches:
             books.finish(list_files(plan, report, lists))
     explained = tuple(explain(plan, report, error) for error in report.mismatches)
-    notes = (*plan.notes, *standing.notes, *infinities(report))
+    others = [f"{one.path}: {one.reason}" for gate in gates for one in gate.others.values()]
+    notes = (*plan.notes, *standing.notes, *others, *infinities(report))
     return Done(replace(plan, notes=notes), replace(report, mismatches=explained), standing.whole)
 
 

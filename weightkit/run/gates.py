@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from weightkit import manifests
+from weightkit import catalog, manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
+from weightkit.core.events import BytesChecked, Notify, ignore
 from weightkit.run.receipts import Receipt
 
 __all__ = ["CHECKLIST", "Checklist", "Gate", "Inputs", "Original"]
@@ -51,18 +52,26 @@ class Original:
         blob: The file.
         digests: Several where the file was published several times.
         reason: What it is if it has none of them, and what to do.
+        needed: Whether nothing is published if it has none of them. Else that is said, and the results' digests decide.
     """
 
     blob: Blob
     digests: tuple[Digest, ...]
     reason: str
+    needed: bool = True
 
 
 class Inputs:
-    """The ``Gate`` of some files; hashes beside the run from ``with`` on."""
+    """The ``Gate`` of some files; hashes beside the run from ``with`` on.
 
-    def __init__(self, originals: Sequence[Original]) -> None:
+    Attributes:
+        others: Those that have none of their digests and need not, with what was found.
+    """
+
+    def __init__(self, originals: Sequence[Original], notify: Notify = ignore) -> None:
         self.originals = sorted(originals, key=lambda one: one.blob.nbytes)
+        self.notify = notify
+        self.others: dict[Original, DigestMismatch] = {}
         self.stop = threading.Event()
         self.pool = ThreadPoolExecutor(2)
         self.hashed: list[tuple[Original, Future[Mapping[str, Digest]]]] = []
@@ -75,6 +84,11 @@ class Inputs:
         self.stop.set()
         self.pool.shutdown(cancel_futures=True)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are read for it, beside what the run reads."""
+        return sum(one.blob.nbytes for one in self.originals)
+
     def hash(self, original: Original) -> Mapping[str, Digest]:
         """The digests of a file; of no use once the run has ended."""
         blob = original.blob
@@ -82,7 +96,9 @@ class Inputs:
         for start in range(0, blob.nbytes, READ_NBYTES):
             if self.stop.is_set():
                 break
-            hasher.update(blob.read(start, min(start + READ_NBYTES, blob.nbytes)))
+            taken = blob.read(start, min(start + READ_NBYTES, blob.nbytes))
+            hasher.update(taken)
+            self.notify(BytesChecked(blob.name, len(taken)))
         blob.check()
         return hasher.digests()
 
@@ -97,11 +113,22 @@ class Inputs:
                 known = False
                 continue
             actual = future.result()
-            if all(actual[one.algorithm] != one for one in original.digests):
-                wanted = original.digests[0]
-                found = actual[wanted.algorithm]
-                raise DigestMismatch(original.blob.name, wanted.algorithm, wanted.hex, found.hex, original.reason)
+            if any(actual[one.algorithm] == one for one in original.digests):
+                continue
+            error = another(original, actual)
+            if original.needed:
+                raise error
+            self.others[original] = error
         return known
+
+
+def another(original: Original, actual: Mapping[str, Digest]) -> DigestMismatch:
+    """A file that has none of its digests; which published file it is instead, where the catalog knows it."""
+    wanted = original.digests[0]
+    known = (place for digest in actual.values() for place in catalog.by_digest().get(digest, ()))
+    named = next((f"it is {file} of {release}; " for release, file in known), "")
+    found = actual[wanted.algorithm]
+    return DigestMismatch(original.blob.name, wanted.algorithm, wanted.hex, found.hex, named + original.reason)
 
 
 class Checklist(Inputs):
@@ -111,16 +138,17 @@ class Checklist(Inputs):
 
     Args:
         place: The folder.
+        notify: Told of bytes read.
 
     Raises:
         PlanError: There is no checklist, or a file that it lists is missing.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, notify: Notify = ignore) -> None:
         folder = folder_at(place, "--verify-raw")
         if not folder.holds(CHECKLIST):
             raise PlanError(f"--verify-raw: {folder.name} has no {CHECKLIST}; leave the option out, or fetch the file")
-        super().__init__(originals(folder, folder.blob(CHECKLIST)))
+        super().__init__(originals(folder, folder.blob(CHECKLIST)), notify)
 
 
 def originals(folder: Folder, listed: Blob) -> list[Original]:

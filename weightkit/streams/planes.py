@@ -19,6 +19,7 @@ import numpy as np
 from weightkit.core.buffers import Buffer
 from weightkit.core.dtypes import DType
 from weightkit.core.errors import WeightkitError
+from weightkit.core.installed import adding_extra
 
 __all__ = ["cast_bits", "decode", "encode"]
 
@@ -41,7 +42,7 @@ def compressor() -> tuple[Callable[[Any], bytes], Callable[[Any, int], bytes]]:
     try:
         import zstandard
     except ImportError as error:
-        raise WeightkitError("exact diffs need zstd: pip install 'weightkit[exact]' (the package zstandard)") from error
+        raise WeightkitError(f"exact diffs need zstd, from the package zstandard: {adding_extra('exact')}") from error
     pack, unpack = zstandard.ZstdCompressor(level=LEVEL), zstandard.ZstdDecompressor()
 
     def decompress(data: Any, nbytes: int) -> bytes:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from weightkit.blobs import LocalFolder, open_local
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.model import Model
 from weightkit.checkpoints.peft import Adapter
 from weightkit.containers import suffixes
+from weightkit.core.blob import Blob
 from weightkit.core.digest import hash_file
-from weightkit.core.errors import PlanError
+from weightkit.core.errors import FormatError, WeightkitError
 from weightkit.core.events import Notify
+from weightkit.core.passes import BLOCK_NBYTES
 from weightkit.proof.causes import Explanation
 from weightkit.proof.causes.container import container_differs, mended
-from weightkit.proof.causes.damage import BadRecord, bad_records, end_of
-from weightkit.proof.causes.mending import begins_with, same_bytes
+from weightkit.proof.causes.damage import BadRecord, bad_records
+from weightkit.proof.causes.extent import lengthened
+from weightkit.proof.causes.folders import by_name
+from weightkit.proof.causes.mending import same_bytes
 from weightkit.proof.causes.merges import merged_tensors
-from weightkit.proof.causes.small import differing_fields, unlike
+from weightkit.proof.causes.small import unlike
 from weightkit.proof.causes.values import cause
 from weightkit.proof.differences import Comparison, compare
 
@@ -31,16 +37,21 @@ def explain_against(target: Path, other: Path, base: Model | None, adapters: Seq
     """Why a file or folder is not another: what its CRCs and its end say, then the container, then names, then values.
 
     Raises:
-        PlanError: The other one does not exist, or one of them holds no weights.
+        PlanError: One of them holds no weights.
         FormatError: One of them is damaged.
     """
-    if not other.exists():
-        raise PlanError(f"--against: {other} does not exist")
     if target.is_file() and other.is_file() and hash_file(target, ["sha256"]) == hash_file(other, ["sha256"]):
         return Explanation(True, (), f"{target} and {other} are the same, byte for byte")
-    if target.is_file() and not target.name.endswith(suffixes()):
+    if target.is_file() and not target.name.removesuffix(".mismatch").endswith(suffixes()):
         return unlike(target, other)
-    here, there = open_checkpoint(target, "PATH"), open_checkpoint(other, "--against")
+    if target.is_file() and other.is_file() and (why := lengthened(open_local(target), open_local(other))):
+        return why
+    try:
+        here, there = open_checkpoint(target, "PATH"), open_checkpoint(other, "--against")
+    except WeightkitError as error:
+        if (found_why := unread(target, other, error)) is None:
+            raise
+        return found_why
     found = compare(here.tensors, there.tensors, notify)
     lines = tuple(described(found))
     alike = not found.here and not found.there and not found.different
@@ -59,17 +70,14 @@ def explain_against(target: Path, other: Path, base: Model | None, adapters: Seq
 
 def self_told(here: Checkpoint, there: Checkpoint, found: Comparison) -> Explanation | None:
     """Damage that a file itself tells of: bytes after its end, a CRC-32 that does not hold; None where none does."""
-    for name, container in here.files.items():
-        blob, end = container.blob, end_of(container.blob)
-        wanted = there.files.get(name) or next(iter(there.files.values()))
-        if (many := blob.nbytes - end) and wanted.blob.nbytes == end and begins_with(blob, wanted.blob):
-            return Explanation(
-                False,
-                (),
-                f"{many} bytes were appended after the end of {name}, at byte {end}; without them it is the right file, byte "
-                "for byte",
-                f"head -c {end} {shlex.quote(blob.name)} > OUT",
-            )
+    found_why = [
+        why
+        for name, container in here.files.items()
+        if name in there.files and (why := lengthened(container.blob, there.files[name].blob))
+    ]
+    if found_why:
+        more = f"; so have {len(found_why) - 1} more files bytes too many or too few" if len(found_why) > 1 else ""
+        return replace(found_why[0], sentence=found_why[0].sentence + more)
     for checkpoint, where in ((here, ""), (there, " in what it was compared with (--against)")):
         if bad := [one for container in checkpoint.files.values() for one in bad_records(container)]:
             return Explanation(False, tuple(map(str, bad[1:5])), f"damage{where}: {bad_told(bad, found)}", "")
@@ -124,14 +132,18 @@ def described(found: Comparison) -> list[str]:
 
 def explain_files(target: Path, other: Path, here: Checkpoint, there: Checkpoint, lines: tuple[str, ...]) -> Explanation:
     """The tensors are the same; what of the files is not."""
-    small = [name for name in there.small_files() if here.small(name) != there.small(name)] if target.is_dir() else []
-    differ = [target.name] if target.is_file() else different_files(here, there)
-    if not differ and not small:
-        return Explanation(True, lines, f"{target} and {other} hold the same files, byte for byte")
-    if not differ:
-        name = small[0]
-        fields = differing_fields(here.small(name) or b"", there.small(name) or b"") if name.endswith(".json") else "its bytes"
-        return Explanation(False, lines, f"small files only: {', '.join(small)}; of {name} {fields}")
+    if target.is_dir() and other.is_dir():
+        names = by_name(here.folder, there.folder)
+        if names.alike:
+            return Explanation(True, lines, f"{target} and {other} hold the same files, byte for byte")
+        weights = {*here.files, *there.files}
+        if not weights & {*names.changed, *names.here, *names.there}:
+            changed = ", ".join((*names.changed, *names.here, *names.there, *names.renamed))
+            what = "other names" if names.renamed else "small files only"
+            return Explanation(False, lines, f"{what}: {changed}; {names.told(here.folder, there.folder)}")
+        small = [name for name in (*names.changed, *names.here, *names.there) if name not in weights]
+    else:
+        small = []
     if small:
         lines = (*lines, f"small files differ: {', '.join(small)}")
     sentence = f"container only: every tensor is right; {container_differs(here, there)}"
@@ -145,3 +157,29 @@ def different_files(here: Checkpoint, there: Checkpoint) -> list[str]:
         for name in sorted({*here.files, *there.files})
         if name not in here.files or name not in there.files or not same_bytes(here.files[name].blob, there.files[name].blob)
     ]
+
+
+def unread(target: Path, other: Path, error: WeightkitError) -> Explanation | None:
+    """What is told where one side cannot be read; None where nothing but the error is."""
+    if target.is_dir() and other.is_dir():
+        one, two = LocalFolder(target), LocalFolder(other)
+        if not all(any(name.endswith(suffixes()) for name in side.names()) for side in (one, two)):
+            return None
+        names = by_name(one, two)
+        rest = f"{names.same} files are the same"
+        return Explanation(False, (str(error),), f"{error}; file by file: {names.told(one, two)}; {rest}")
+    if not isinstance(error, FormatError) or not target.is_file() or not other.is_file():
+        return None
+    return Explanation(False, (), f"cannot be read: {error}{region(open_local(target), open_local(other))}")
+
+
+def region(one: Blob, other: Blob) -> str:
+    """Where two files of one size differ; empty where their sizes do."""
+    if one.nbytes != other.nbytes:
+        return f"; {one.nbytes} bytes here, {other.nbytes} there"
+    first, last = None, 0
+    for at in range(0, one.nbytes, BLOCK_NBYTES):
+        parts = [np.frombuffer(side.read(at, min(at + BLOCK_NBYTES, one.nbytes)), np.uint8) for side in (one, other)]
+        if (changed := np.flatnonzero(parts[0] != parts[1])).size:
+            first, last = at + int(changed[0]) if first is None else first, at + int(changed[-1])
+    return f"; the files differ between bytes {first} and {last} of {one.nbytes}"

@@ -7,16 +7,24 @@ from pathlib import Path
 
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.containers import Container
+from weightkit.containers.safetensors import SafetensorsFile
 from weightkit.containers.torch_file import TorchFile
 from weightkit.proof.causes.mending import Conversion, gives_files, shard_limit
 from weightkit.proof.causes.writings import version_of
 
-__all__ = ["container_differs", "mended", "tied"]
+__all__ = ["NO_TENSOR", "container_differs", "mended", "tied"]
+
+
+NO_TENSOR = "bytes differ that hold no tensor (headers, padding, what is said of tensors)"
+
+KINDS = {"dict": "a dict", "OrderedDict": "an OrderedDict", "other": "more than a dict of tensors"}
 
 
 def container_differs(here: Checkpoint, there: Checkpoint) -> str:
     """What of the containers differs, in half a sentence."""
-    return "; ".join(list(differences(here, there)) or ["bytes differ that hold no tensor"])
+    return "; ".join(
+        list(differences(here, there)) or ["bytes differ that hold no tensor (headers, padding, what is said of them)"]
+    )
 
 
 def differences(here: Checkpoint, there: Checkpoint) -> Iterator[str]:
@@ -35,9 +43,11 @@ def differences(here: Checkpoint, there: Checkpoint) -> Iterator[str]:
             yield f"{' and '.join(names)} share one storage there (tied), and are written out each by itself here"
         for names in sorted(map(sorted, tied(here) - tied(there))):
             yield f"{' and '.join(names)} share one storage here (tied), and are written out each by itself there"
+    if isinstance(mine, SafetensorsFile) and isinstance(theirs, SafetensorsFile) and mine.metadata != theirs.metadata:
+        yield f"the header's __metadata__ is {dict(mine.metadata)} here, {dict(theirs.metadata)} there"
     if mine.profile == theirs.profile and isinstance(mine, TorchFile) and isinstance(theirs, TorchFile):
         if mine.kind != theirs.kind:
-            yield f"saved as a {mine.kind} here, as a {theirs.kind} there"
+            yield f"saved as {KINDS[mine.kind]} here, as {KINDS[theirs.kind]} there"
         if mine.metadata != theirs.metadata:
             yield "the state dict's _metadata is another"
         if mine.root != theirs.root and groups(here) == groups(there):

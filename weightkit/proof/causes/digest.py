@@ -20,6 +20,7 @@ from weightkit.core.events import Notify
 from weightkit.core.passes import BLOCK_NBYTES
 from weightkit.methods.xor_files import is_pointer
 from weightkit.proof.causes import Explanation
+from weightkit.proof.causes.container import NO_TENSOR
 from weightkit.proof.causes.damage import bad_records, end_of
 from weightkit.proof.causes.mending import Conversion, gives_digest
 from weightkit.proof.causes.merges import merged_file
@@ -31,7 +32,8 @@ from weightkit.proof.seek import digests
 __all__ = ["explain_digest"]
 
 DIFFERENT = (
-    "the tensors themselves differ, or their order: compare with the right file (--against PATH), or name what was merged "
+    "the tensors themselves differ, their order, or what the file says of them besides: "
+    "compare with the right file (--against PATH), or name what was merged "
     "(--base BASE --lora LORA ...)"
 )
 
@@ -49,7 +51,7 @@ def explain_digest(
         return Explanation(True, tuple(lines), f"{target.name} matches: it has the digest wanted, there is nothing to explain")
     if is_pointer(blob := open_local(target)):
         why = Explanation(False, (), f"{target.name} {POINTER_TOLD}")
-    elif not target.name.endswith(suffixes()):
+    elif not target.name.removesuffix(".mismatch").endswith(suffixes()):
         why = unlike_digest(target, wanted)
     elif glance := at_a_glance(target, target.stat().st_size, []):
         why = Explanation(False, (), f"{target.name} {glance}")
@@ -74,13 +76,15 @@ def explain_weights(
         (container,) = checkpoint.files.values()
         if bad := list(bad_records(container)):
             return Explanation(False, tuple(map(str, bad[1:5])), f"damage: {bad[0]}: download the file again")
-        ways = list(other_ways(target.name, checkpoint))
+        ways = list(other_ways(target.name.removesuffix(".mismatch"), checkpoint))
         if way := written_in(ways, wanted, notify):
             return written_otherwise(target, container, way, wanted)
         lines = (f"none of {len(ways)} other ways to write these tensors (torch's profiles, dict kinds, inv_freq) has it",)
         if base is None or not adapters:
             return Explanation(False, lines, DIFFERENT)
-        return replace(merged_file(target.name, container, wanted, base, adapters, notify), lines=lines)
+        return replace(
+            merged_file(target.name.removesuffix(".mismatch"), container, wanted, base, adapters, notify), lines=lines
+        )
     except FormatError as error:
         return Explanation(False, lines, f"damage: {error}")
 
@@ -101,6 +105,8 @@ def written_otherwise(target: Path, container: Container, way: Writing, wanted: 
             f"container only: every tensor is right; the file was written as torch {version_of(container.profile)} writes, and "
             f"the published one as torch {version_of(way.file.encoding.profile)}"
         )
+        if container.profile == way.file.encoding.profile:
+            sentence = f"container only: every tensor is right; {NO_TENSOR}"
     made = Conversion(target.parent, torch_compat=version_of(way.file.encoding.profile))
     return Explanation(False, (), sentence, made.command if gives_digest(made, target.name, wanted) else "")
 

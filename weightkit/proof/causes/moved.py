@@ -11,7 +11,7 @@ from weightkit.families import llama
 from weightkit.ops.move import Transpose
 from weightkit.proof.unchecked import unchecked
 
-__all__ = ["exchanged", "same_values", "transposed"]
+__all__ = ["exchanged", "same_values", "transposed", "turned"]
 
 Tensors = Mapping[str, LazyTensor]
 
@@ -35,23 +35,35 @@ def transposed(names: Sequence[str], here: Tensors, there: Tensors) -> bool:
     )
 
 
+def turned(name: str, count: int) -> str:
+    """That matrices are transposed, the first of them by name."""
+    which = f"{count} matrices ({name} first) have" if count > 1 else f"{name} has"
+    return f"transposed: {which} rows and columns exchanged"
+
+
 def exchanged(names: Sequence[str], here: Tensors, there: Tensors) -> str:
     """Which tensors stand in each other's places, or which layers do; empty where values are in neither."""
     mine, theirs = ({name: tensor_digest(unchecked(side[name])) for name in names} for side in (here, there))
+    verb = "exchanged"
+    if sorted(map(str, mine.values())) != sorted(map(str, theirs.values())):
+        specs = {here[name].spec for name in names}
+        rest = {name: one for name, one in there.items() if name not in theirs and one.spec in specs}
+        theirs |= {name: tensor_digest(unchecked(one)) for name, one in rest.items()}
+        verb = "in other places"
     where: dict[object, list[str]] = {}
     for name, digest in theirs.items():
         where.setdefault(digest, []).append(name)
-    if sorted(map(str, mine.values())) != sorted(map(str, theirs.values())):
+    if any(digest not in where for digest in mine.values()):
         return ""
     pairs = {name: where[digest] for name, digest in mine.items()}
     layers = {llama.block_of(name) for name in names}
-    if None not in layers and len(layers) > 1 and (told := exchanged_layers(pairs)):
+    if None not in layers and (len(layers) > 1 or verb != "exchanged") and (told := exchanged_layers(pairs, verb)):
         return told
     shown = [f"{name} here is {homes[0]} there" for name, homes in pairs.items()]
-    return f"tensors are exchanged: {'; '.join(shown[:3])}{f'; and {len(shown) - 3} more' if len(shown) > 3 else ''}"
+    return f"tensors are {verb}: {'; '.join(shown[:3])}{f'; and {len(shown) - 3} more' if len(shown) > 3 else ''}"
 
 
-def exchanged_layers(pairs: Mapping[str, Sequence[str]]) -> str:
+def exchanged_layers(pairs: Mapping[str, Sequence[str]], verb: str) -> str:
     """Which layer stands in whose place; empty where their tensors do not say the same."""
     found: dict[int, set[int]] = {}
     for name, homes in pairs.items():
@@ -65,4 +77,4 @@ def exchanged_layers(pairs: Mapping[str, Sequence[str]]) -> str:
     if not all(len(homes) == 1 for homes in found.values()):
         return ""
     shown = [f"layer {layer} here is layer {min(homes)} there" for layer, homes in sorted(found.items())]
-    return f"layers are exchanged: {'; '.join(shown[:4])}{f'; and {len(shown) - 4} more' if len(shown) > 4 else ''}"
+    return f"layers are {verb}: {'; '.join(shown[:4])}{f'; and {len(shown) - 4} more' if len(shown) > 4 else ''}"

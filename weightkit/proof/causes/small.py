@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from weightkit.blobs import open_local
 from weightkit.core.digest import Digest, Hasher
 from weightkit.families.converters import CONVERTERS, MODIFIERS, ModelShape, converter_named
-from weightkit.methods.xor_files import is_pointer
+from weightkit.methods.xor_files import ENC, is_pointer
 from weightkit.proof.causes import Explanation
 
-__all__ = ["POINTER_TOLD", "differing_fields", "unlike", "unlike_digest"]
+__all__ = ["POINTER_TOLD", "SMALL_NBYTES", "differing_fields", "unlike", "unlike_digest"]
 
 SUFFIXES = (".json", ".txt", ".model", ".jinja", ".md", "")
 POINTER_TOLD = "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"
-LARGEST_NBYTES = 16 << 20
+SMALL_NBYTES = 16 << 20
 """A config or tokenizer has no more bytes."""
+
+NOT_SMALL = (
+    (b"<!doctype", "is a web page; the download went wrong, perhaps for want of a login"),
+    (b"<html", "is a web page; the download went wrong, perhaps for want of a login"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+    (b"pk\3\4", "is a zip file, as files of weights are"),
+)
+"""How files begin that are no config and no tokenizer."""
 
 
 def unlike_digest(target: Path, wanted: Digest) -> Explanation:
     """Why a small file has another digest: which version of which tool wrote the one wanted, and which fields differ."""
-    if target.stat().st_size > LARGEST_NBYTES or target.suffix not in SUFFIXES:
+    if target.stat().st_size > SMALL_NBYTES or target.suffix not in SUFFIXES:
         sentence = "its bytes differ, and it is no file of weights that could be looked into: download it again"
         return Explanation(False, (), sentence)
     content = target.read_bytes()
@@ -55,12 +64,29 @@ def has(content: bytes, wanted: Digest) -> bool:
 
 
 def unlike(target: Path, other: Path) -> Explanation:
-    """Why a small file is not another."""
+    """Why a file that holds no weights is not another."""
+    if not other.is_file():
+        return Explanation(False, (), f"{target} is a file, and {other} a folder")
     for path in (target, other):
-        if path.is_file() and is_pointer(open_local(path)):
+        if is_pointer(open_local(path)):
             return Explanation(False, (), f"{path} {POINTER_TOLD}")
-    fields = differing_fields(target.read_bytes(), other.read_bytes()) if target.suffix == ".json" else "its bytes differ"
-    return Explanation(False, (), f"small file: {fields}", f"cp {other} {target}")
+    if match := ENC.fullmatch(target.name):
+        return Explanation(False, (), f"{target} is an XOR payload of {match['name']}, not the file itself; recover it first")
+    if max(target.stat().st_size, other.stat().st_size) > SMALL_NBYTES:
+        return Explanation(False, (), f"the bytes differ, and {target.name} is no file of weights that could be looked into")
+    mine, right = target.read_bytes(), other.read_bytes()
+    for path, content in ((target, mine), (other, right)):
+        for magic, what in NOT_SMALL:
+            if content[:16].lower().startswith(magic):
+                return Explanation(False, (), f"{path} {what}")
+    if target.suffix != ".json":
+        return Explanation(False, (), "small file: its bytes differ", copied(other))
+    return Explanation(False, (), f"small file: {differing_fields(mine, right)}", copied(other) if is_json(right) else "")
+
+
+def copied(right: Path) -> str:
+    """The command that copies the right file."""
+    return f"cp {shlex.quote(str(right))} OUT"
 
 
 def known_small_files() -> Iterator[tuple[str, str, str, bytes]]:
@@ -90,8 +116,9 @@ def is_json(content: bytes) -> bool:
 
 def differing_fields(one: bytes, other: bytes) -> str:
     """Which fields of two JSON objects differ, here and there."""
-    if not is_json(one) or not is_json(other):
-        return "one of them is no JSON: damage"
+    for content, where in ((one, "here"), (other, "there")):
+        if not is_json(content):
+            return f"what is {where} is no JSON: damage"
     here, there = json.loads(one), json.loads(other)
     if not isinstance(here, dict) or not isinstance(there, dict):
         return "they are no objects"

@@ -17,8 +17,9 @@ from weightkit.run.ledgers.compared import looks_complete
 from weightkit.run.ledgers.durable import flush_folder
 from weightkit.run.ledgers.journal import Journal
 from weightkit.run.ledgers.lock import FolderLock
-from weightkit.run.ledgers.look import Version, in_the_way, look, partial_of, version_of
-from weightkit.run.ledgers.stage import FolderStage, cannot_write, give_name, mismatch_name, token_of
+from weightkit.run.ledgers.look import folders_of, in_the_way, look, partial_of
+from weightkit.run.ledgers.naming import Version, put, version_of
+from weightkit.run.ledgers.stage import FolderStage, cannot_write, mismatch_name, token_of
 from weightkit.run.plan import Output, Plan, SmallFile
 from weightkit.run.receipts import DIGEST, Receipt, Standing
 
@@ -39,6 +40,7 @@ class Directory:
     def __init__(self, root: Path, *, overwrite: bool = False, keep_mismatched: bool = False) -> None:
         self.root, self.overwrite, self.keep_mismatched = root, overwrite, keep_mismatched
         self.lock: FolderLock | None = None
+        self.below: list[FolderLock] = []
         self.journal: Journal | None = None
         self.finished = False
         self.fingerprints: dict[str, str] = {}
@@ -47,6 +49,7 @@ class Directory:
         self.receipts: dict[str, Receipt] = {}
         self.partials: dict[str, Version] = {}
         self.replaceable: dict[str, Version] = {}
+        self.aside: dict[str, Version] = {}
         self.published: set[str] = set()
 
     def preview(self, plan: Plan, lists: Sequence[str]) -> Standing:
@@ -54,11 +57,12 @@ class Directory:
         self.weights = tuple(file.path for file in plan.files)
         self.names = (*(file.path for file in plan.everything), *lists)
         self.fingerprints = {file.path: file.fingerprint() for file in plan.everything}
+        return self.look(plan, lists)
+
+    def look(self, plan: Plan, lists: Sequence[str]) -> Standing:
+        """Look at the folder."""
         weights = {path: self.fingerprints[path] for path in self.weights}
-        if self.keep_mismatched and not self.overwrite:
-            aside = [mismatch_name(file.path) for file in plan.everything if file.expect]
-            if found := [name for name in aside if version_of(self.root / name) is not None]:
-                raise in_the_way(self.root, found)
+        self.aside = self.stand_aside(plan) if self.keep_mismatched else {}
         whole = not self.overwrite and looks_complete(self.root, plan, lists)
         seen = look(self.root, self.names, weights, overwrite=self.overwrite or whole)
         self.receipts, self.partials = dict(seen.receipts), dict(seen.partials)
@@ -67,6 +71,15 @@ class Directory:
         if whole and not self.receipts:
             return Standing(notes=seen.notes, stands={file.path: file.nbytes for file in plan.everything}, whole=True)
         return Standing(self.receipts, changed, seen.notes, self.standing(changed))
+
+    def stand_aside(self, plan: Plan) -> dict[str, Version]:
+        """What stands under the names of files that may be set aside."""
+        names = {file.path: mismatch_name(file.path) for file in plan.everything if file.expect}
+        found = {path: there for path, name in names.items() if (there := version_of(self.root / name)) is not None}
+        folders = [names[path] for path in found if (self.root / names[path]).is_dir()]
+        if folders or (found and not self.overwrite):
+            raise in_the_way(self.root, folders or [names[path] for path in found], folder=bool(folders))
+        return found
 
     def standing(self, changed: frozenset[str]) -> dict[str, int]:
         """Files with a receipt that holds for this plan, whole by their size, published or not."""
@@ -78,10 +91,13 @@ class Directory:
         return found
 
     def open(self, plan: Plan, lists: Sequence[str]) -> Standing:
-        """Lock the folder, then look at it."""
+        """Lock the folder, then look at it; the same with those below it that files go to, which may be another run's."""
         self.lock = FolderLock(self.root)
         try:
-            return self.preview(plan, lists)
+            standing = self.preview(plan, lists)
+            for folder in folders_of(self.root, self.names):
+                self.below.append(FolderLock(folder))
+            return self.look(plan, lists) if self.below else standing
         except BaseException:
             self.close()
             raise
@@ -118,7 +134,7 @@ class Directory:
                 flush_folder(folder.parent)
             weights = {path: self.fingerprints[path] for path in self.weights}
             self.journal = Journal(self.root, weights, self.receipts.values())
-        return FolderStage(self.root, self.overwrite)
+        return FolderStage(self.root, self.aside)
 
     def staged(self, receipt: Receipt) -> Receipt:
         """A line of the journal."""
@@ -138,11 +154,7 @@ class Directory:
         try:
             if token_of(partial.lstat()) != receipt.token and read_again(partial, receipt, receipt.digests, ignore) is None:
                 raise WeightkitError(f"{partial} was replaced while weightkit worked; let nothing write there, and start again")
-            there = version_of(final)
-            if there is not None and there == self.replaceable.get(path):
-                partial.replace(final)
-            else:
-                give_name(partial, final)
+            put(partial, final, self.replaceable.get(path))
         except FileExistsError as error:
             raise PlanError(
                 f"{final} was put there or changed while weightkit worked, and is not replaced; move it away and say the same "
@@ -197,6 +209,8 @@ class Directory:
                 for path in self.names:
                     self.remove_unfinished(path)
         finally:
+            for lock in reversed(self.below):
+                lock.release(unmake=True)
             self.lock.release(unmake=self.journal is None)
 
     def remove_unfinished(self, path: str) -> None:

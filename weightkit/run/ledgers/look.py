@@ -11,24 +11,15 @@ from pathlib import Path, PurePosixPath
 
 from weightkit.core.errors import PlanError
 from weightkit.run.ledgers.journal import JOURNAL, read_journal
-from weightkit.run.ledgers.stage import PARTIAL, partial_name
+from weightkit.run.ledgers.lockfile import LOCK
+from weightkit.run.ledgers.naming import Version, version_of
+from weightkit.run.ledgers.stage import PARTIAL, check_folder, partial_name
 from weightkit.run.receipts import Receipt
 
-__all__ = ["Seen", "Version", "in_the_way", "look", "partial_of", "version_of"]
+__all__ = ["Seen", "folders_of", "in_the_way", "look", "partial_of"]
 
 WEIGHTS = re.compile(r"(pytorch_model|model|consolidated)[-.].*(bin|safetensors|pth|index\.json)")
 """Names under which loaders look for weights."""
-
-Version = tuple[int, int, int, int, int]
-
-
-def version_of(path: Path) -> Version | None:
-    """What tells one file under a name from another; None where there is none."""
-    try:
-        state = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +54,8 @@ def look(root: Path, names: Sequence[str], fingerprints: Mapping[str, str], *, o
     check_names(names)
     if os.path.lexists(root) and not root.is_dir():
         raise PlanError(f"{root} is there already and is no folder; name another --out")
+    for folder in folders_of(root, names):
+        check_folder(folder)
     notes: list[str] = []
     receipts: Mapping[str, Receipt] = {}
     try:
@@ -95,6 +88,12 @@ def look(root: Path, names: Sequence[str], fingerprints: Mapping[str, str], *, o
     return Seen(receipts, there, partials, tuple(notes))
 
 
+def folders_of(root: Path, names: Sequence[str]) -> list[Path]:
+    """The folders below the root that files go to, outermost first."""
+    inside = {folder for name in names for folder in PurePosixPath(name).parents[:-1]}
+    return [root / folder for folder in sorted(inside, key=lambda one: (len(one.parts), one))]
+
+
 def partial_of(root: Path, name: str) -> Path:
     final = root / name
     return final.with_name(partial_name(final.name))
@@ -120,7 +119,7 @@ def check_names(names: Sequence[str]) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise PlanError(f"{name!r} is no name of a file inside a folder; rename the one in the input")
-        if path.name == JOURNAL or PARTIAL.fullmatch(path.name):
+        if path.name == JOURNAL or path.name.startswith(LOCK) or PARTIAL.fullmatch(path.name):
             raise PlanError(f"{name}: weightkit uses that name itself while it writes; rename the one in the input")
         try:
             name.encode()

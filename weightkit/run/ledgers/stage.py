@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from weightkit.core.buffers import Buffer
 from weightkit.core.errors import PlanError, WeightkitError
-from weightkit.run.ledgers.durable import flush, flush_data
+from weightkit.run.ledgers.durable import flush, flush_data, flush_folder
+from weightkit.run.ledgers.naming import Version, put
 
-__all__ = ["PARTIAL", "FolderStage", "OpenFile", "cannot_write", "give_name", "mismatch_name", "partial_name", "token_of"]
+__all__ = ["PARTIAL", "FolderStage", "OpenFile", "cannot_write", "check_folder", "mismatch_name", "partial_name", "token_of"]
 
 FLUSH_NBYTES = 64 << 20
 """How much is written before what there is of it is sent to the disk."""
@@ -34,27 +35,21 @@ def mismatch_name(name: str) -> str:
     return f"{name}.mismatch"
 
 
-def give_name(partial: Path, final: Path) -> None:
-    """Rename a file, but never over another.
-
-    Raises:
-        FileExistsError: There is one.
-    """
-    try:
-        os.link(partial, final)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if os.path.lexists(final):
-            raise FileExistsError(final) from None
-        partial.rename(final)
-        return
-    partial.unlink()
-
-
 def token_of(state: os.stat_result) -> str:
     """What tells a staged file from another of its name: its inode and size, which it keeps when it is published."""
     return f"{state.st_ino:x}-{state.st_size:x}"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what may stand where a sub-folder is needed; touches nothing.
+
+    Raises:
+        PlanError: It is a link, which may lead into an input or to where another run works; or it is no folder.
+    """
+    if folder.is_symlink():
+        raise PlanError(f"{folder} is a link, and nothing is written through it; put a folder there, or name another --out")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise PlanError(f"{folder} is there already and is no folder; move it away, or name another --out")
 
 
 def cannot_write(path: Path, error: OSError) -> WeightkitError:
@@ -65,8 +60,8 @@ def cannot_write(path: Path, error: OSError) -> WeightkitError:
 class OpenFile:
     """A file under its partial name. It is flushed as it grows, beside the writing, so that little is left to wait for."""
 
-    def __init__(self, final: Path, file: BinaryIO, flusher: Executor, *, overwrite: bool = False) -> None:
-        self.final, self.file, self.flusher, self.overwrite = final, file, flusher, overwrite
+    def __init__(self, final: Path, file: BinaryIO, flusher: Executor, aside: Version | None = None) -> None:
+        self.final, self.file, self.flusher, self.aside = final, file, flusher, aside
         self.flushing: Future[None] | None = None
         self.unflushed = 0
         self.sealed = False
@@ -90,12 +85,13 @@ class OpenFile:
         self.seal()
         self.sealed = False  # whatever happens, nothing is left under the partial name
         try:
-            if self.overwrite:
-                partial.replace(aside)
-            else:
-                give_name(partial, aside)
+            put(partial, aside, self.aside)
+            flush_folder(aside.parent)
         except FileExistsError as error:
-            raise PlanError(f"{aside} is there already and would be replaced; move it away, or say --overwrite") from error
+            raise PlanError(
+                f"{aside} is there already, or was changed while weightkit worked, and is not replaced; move it away, or say "
+                "--overwrite again"
+            ) from error
         except OSError as error:
             raise cannot_write(aside, error) from error
 
@@ -121,11 +117,11 @@ class FolderStage:
 
     Attributes:
         root: The folder.
-        overwrite: Whether a file that an earlier run set aside may be replaced.
+        aside: Path -> what stood under ``NAME.mismatch`` when ``--overwrite`` was said, and may be replaced.
     """
 
     root: Path
-    overwrite: bool = False
+    aside: Mapping[str, Version] = field(default_factory=dict)
 
     @contextmanager
     def create(self, path: str, nbytes: int | None) -> Iterator[OpenFile]:
@@ -134,13 +130,14 @@ class FolderStage:
         partial = final.with_name(partial_name(final.name))
         try:
             for folder in reversed(PurePosixPath(path).parents[:-1]):
+                check_folder(self.root / folder)
                 (self.root / folder).mkdir(exist_ok=True)
             partial.unlink(missing_ok=True)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise cannot_write(final, error) from error
         with os.fdopen(descriptor, "wb", buffering=0) as file, ThreadPoolExecutor(1) as flusher:
-            out = OpenFile(final, file, flusher, overwrite=self.overwrite)
+            out = OpenFile(final, file, flusher, self.aside.get(path))
             try:
                 yield out
             finally:

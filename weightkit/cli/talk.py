@@ -1,0 +1,169 @@
+"""How a command speaks: prose or JSON, how much of it, in which colours; and how its errors end it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from weightkit.core.errors import DigestMismatch, FormatError, Incomplete, PlanError, WeightkitError
+
+__all__ = [
+    "MISMATCH",
+    "REFUSED",
+    "Talk",
+    "end",
+    "error_json",
+    "print_json",
+    "say_error",
+    "set_color",
+    "shown",
+    "talk_options",
+    "wants_json",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REFUSED, MISMATCH, INTERRUPTED = 1, 3, 130
+"""Exit statuses beside 0 (done) and 2 (usage, click's own)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What the user said about output.
+
+    Attributes:
+        as_json: One JSON object on stdout instead of prose.
+        quiet: No summary and no progress.
+        progress: ``auto``, ``bar``, ``plain``, ``json`` or ``none``.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    progress: str = "auto"
+
+
+def set_level(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+
+
+OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of prose, for errors, too."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress and no summary."),
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "bar", "plain", "json", "none"]),
+        default="auto",
+        metavar="HOW",
+        help="On stderr: bar, plain (a line every ten seconds), json (an event a line), none.  "
+        "[default: bar in a terminal, else plain]",
+    ),
+    click.option("-v", "--verbose", is_flag=True, callback=set_level, expose_value=False, help="Log each file to stderr."),
+)
+
+
+def talk_options(function: F) -> F:
+    """The options of ``Talk``, handed to the command as ``talk``."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, progress: str, **kwargs: Any) -> Any:
+        return function(*args, talk=Talk(as_json, quiet, progress), **kwargs)
+
+    decorated: Any = wrapped
+    for option in reversed(OPTIONS):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def shown(text: str) -> str:
+    """Text of others, fit for a terminal: what does not print is escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def say_error(text: str) -> None:
+    """One complaint, on stderr."""
+    lines = [shown(line) for line in text.split("\n")]
+    click.echo(f"{click.style('weightkit:', fg='red', bold=True)} " + "\n".join(lines), err=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout; keys stay as they are from one version to the next."""
+    click.echo(json.dumps({"schema": 1, "ok": True, **value}, indent=2))
+
+
+def wants_json(args: list[str]) -> bool:
+    """Whether a command line asks for JSON; asked where it may be one that does not parse."""
+    return "--json" in (args[: args.index("--")] if "--" in args else args)
+
+
+def set_color(ctx: click.Context) -> None:
+    """Colours as the environment wants them: NO_COLOR and TERM=dumb never, FORCE_COLOR always, else in a terminal."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False
+    elif os.environ.get("FORCE_COLOR"):
+        ctx.color = True
+
+
+def end(error: BaseException, as_json: bool) -> int:
+    """Say what ended a command, as one line or as JSON; the exit status. What is no user's error is raised again."""
+    status, _ = status_of(error)
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status
+    if as_json:
+        print_json(error_json(error))
+    elif isinstance(error, click.ClickException):
+        error.show()
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
+        say_error("interrupted; nothing unfinished was left, the same command goes on from here")
+    elif isinstance(error, OSError):
+        say_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
+    else:
+        say_error(str(error))
+    return status
+
+
+def error_json(error: BaseException) -> dict[str, Any]:
+    """An error, for programs."""
+    return {"ok": False, "error": {"kind": status_of(error)[1], **facts_of(error)}}
+
+
+def status_of(error: BaseException) -> tuple[int, str]:
+    """Exit status, and the word for it in JSON."""
+    if isinstance(error, click.ClickException):
+        return error.exit_code, "usage"
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, DigestMismatch):
+        return MISMATCH, "incomplete" if isinstance(error, Incomplete) else "mismatch"
+    kinds = ((FormatError, "format"), (PlanError, "plan"), (WeightkitError, "refused"), (OSError, "system"))
+    for known, kind in kinds:
+        if isinstance(error, known):
+            return REFUSED, kind
+    raise error
+
+
+def facts_of(error: BaseException) -> dict[str, Any]:
+    """Path, message and hint of an error, for programs; null where there is none."""
+    path, message, hint = getattr(error, "path", None), str(error), getattr(error, "hint", None)
+    if isinstance(error, click.ClickException):
+        message = error.format_message()
+        ctx = getattr(error, "ctx", None)
+        hint = f"{ctx.command_path} --help" if ctx is not None else None
+    elif isinstance(error, OSError):
+        path, message = error.filename, error.strerror or str(error)
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
+        message, hint = "interrupted; nothing unfinished was left", "the same command goes on from here"
+    elif isinstance(error, FormatError):
+        message = error.problem
+    elif isinstance(error, PlanError):
+        message = "\n".join([error.summary, *error.problems])
+    return {"path": None if path is None else shown(str(path)), "message": message, "hint": hint or None}

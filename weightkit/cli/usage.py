@@ -1,0 +1,188 @@
+"""How commands are asked for: options in groups, examples under each ``--help``, and what a mistyped word may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import click
+
+__all__ = ["COMMAND_WORDS", "GROUPS", "Job", "Jobs", "meant"]
+
+GROUPS = {
+    "Inputs": [
+        "raw",
+        "diff",
+        "lora",
+        "tuned",
+        "key",
+        "converter",
+        "release",
+        "trust_inputs",
+        "verify_raw",
+        "allow_tuned_base",
+        "new_rows",
+        "whole",
+        "inv_freq",
+        "config_from",
+        "tokenizer_from",
+        "method",
+        "add_piece",
+        "expect",
+        "against",
+    ],
+    "Arithmetic": ["dtype", "rounding", "sums", "seek", "naive_sum"],
+    "Output": [
+        "out",
+        "dst",
+        "to",
+        "parts",
+        "order",
+        "format",
+        "wanted",
+        "torch_compat",
+        "max_shard_size",
+        "write_index",
+        "overwrite",
+        "keep_mismatched",
+        "junit",
+        "algorithms",
+        "tensors",
+        "keep",
+    ],
+    "Checks": ["checksums", "fail_on_missing", "fail_on_extra", "full"],
+    "Running": ["max_memory", "jobs", "dry_run"],
+    "Talking": ["as_json", "quiet", "progress", "verbose", "help"],
+}
+"""Heading of ``--help`` -> the parameters under it. One table, since a parameter has one name in all commands."""
+
+COMMAND_WORDS = {
+    "apply": "recover",
+    "apply-delta": "recover",
+    "check": "verify",
+    "checksum": "verify",
+    "compare": "explain",
+    "decode": "xor decode",
+    "decrypt": "xor decode",
+    "delta": "make-diff",
+    "diagnose": "explain",
+    "diff": "make-diff",
+    "encode": "xor encode",
+    "encrypt": "xor encode",
+    "hash": "manifest",
+    "help": "--help",
+    "info": "inspect",
+    "list": "releases",
+    "lora": "merge",
+    "ls": "releases",
+    "make-delta": "make-diff",
+    "merge-lora": "merge",
+    "patch": "recover",
+    "rebuild": "recover",
+    "restore": "recover",
+    "search": "releases",
+    "sha256sum": "manifest",
+    "show": "inspect",
+    "version": "--version",
+    "which": "identify",
+    "why": "explain",
+}
+"""What other tools call a job -> what weightkit does."""
+
+OPTION_WORDS = {
+    "--adapter": "--lora",
+    "--base-model": "--base",
+    "--base-model-path": "--base",
+    "--checksum": "--checksums",
+    "--delta": "--diff",
+    "--delta-path": "--diff",
+    "--dst": "--out",
+    "--force": "--overwrite",
+    "--lora-model": "--lora",
+    "--memory": "--max-memory",
+    "--model": "--base",
+    "--output": "--out",
+    "--output-dir": "--out",
+    "--output-path": "--out",
+    "--path-diff": "--diff",
+    "--path-raw": "--raw",
+    "--path-tuned": "--out",
+    "--peft-model": "--lora",
+    "--shard-size": "--max-shard-size",
+    "--sha256": "--expect",
+    "--target": "--out",
+    "--target-model-path": "--out",
+    "--threads": "--jobs",
+    "--torch-dtype": "--dtype",
+    "--torch-version": "--torch-compat",
+    "--workers": "--jobs",
+}
+"""What other tools call an option -> weightkit's, where the command has it."""
+
+
+def meant(word: str, known: Iterable[str], synonyms: dict[str, str]) -> str:
+    """``; did you mean recover?`` for a word that is not known; nothing where none is like it."""
+    names = list(known)
+    also = synonyms.get(word.lower().replace("_", "-"))
+    close = [also] if also and (also in names or also.split()[0] in names or (also.startswith("--") and names == [])) else []
+    close += [one for one in difflib.get_close_matches(word.lower().replace("_", "-"), names, 3, 0.6) if one not in close]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+class Job(click.Command):
+    """A command with examples, and options in groups.
+
+    Args:
+        examples: Command lines of at most 58 characters a line; ``--help`` ends with them.
+        **more: As click has it.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click has it, but an option said twice is an error, unless it may be repeated."""
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except click.NoSuchOption as error:
+            known = [word for param in self.get_params(ctx) for word in param.opts if word.startswith("--")]
+            raise click.UsageError(
+                f"no option {error.option_name}{meant(error.option_name, known, OPTION_WORDS)}", ctx
+            ) from error
+        said = Counter(param for param in order if isinstance(param, click.Option) and not (param.multiple or param.is_flag))
+        for param, count in said.items():
+            if count > 1:
+                raise click.UsageError(f"{param.opts[0]} is given {count} times, and takes one value", ctx)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in GROUPS}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                heading = next((heading for heading, names in GROUPS.items() if param.name in names), "Options")
+                records.setdefault(heading, []).append(record)
+        for heading, rows in records.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows, col_max=24)
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    for line in example.split("\n"):
+                        formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+class Jobs(click.Group):
+    """A group of commands; of a word that is none of them, it says which was meant."""
+
+    words: ClassVar[dict[str, str]] = {}
+    """Other words for its commands."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            hint = meant(args[0], self.list_commands(ctx), self.words)
+            raise click.UsageError(f"no command {args[0]}{hint or f'; {ctx.command_path} --help lists them'}", ctx)
+        return super().resolve_command(ctx, args)

@@ -1,0 +1,37 @@
+"""A progress bar in bytes, in a terminal or a notebook. tqdm draws it; it is imported when a bar is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from weightkit.core.events import BytesChecked, BytesWritten, Event, Notify, Resumed, Started
+from weightkit.core.sizes import format_size
+
+__all__ = ["bar", "resumed_line"]
+
+
+@contextmanager
+def bar(label: str) -> Iterator[Notify]:
+    """A bar that grows with ``BytesWritten``; its total comes with ``Started``. What is logged meanwhile stands above it."""
+    from tqdm.auto import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    drawn = tqdm(desc=label, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, smoothing=0.1)
+
+    def notify(event: Event) -> None:
+        if isinstance(event, Started):
+            drawn.reset(event.nbytes)
+        elif isinstance(event, BytesWritten | BytesChecked):
+            drawn.update(event.nbytes)
+        elif isinstance(event, Resumed):
+            drawn.write(resumed_line(event))
+
+    with drawn, logging_redirect_tqdm():
+        yield notify
+
+
+def resumed_line(event: Resumed) -> str:
+    """How much of the work an earlier run has done."""
+    then = "all is made again and compared, nothing is written" if event.whole else "each is read and checked"
+    return f"{event.files} of {event.total} files stand already, {format_size(event.nbytes)}: {then}"
