@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 
@@ -31,7 +31,7 @@ Entry = Callable[..., None]
 
 
 @pytest.fixture
-def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entry]:
     """Puts an entry into a catalog of its own: its name, the text of its release.toml, digests by file."""
     root = tmp_path / "catalog"
     found: dict[str, catalog.Release] = {}
@@ -50,7 +50,9 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
     for one, folder in (("one", FIRST), ("two", SECOND)):
         put(one, 'kind = "lora"\nbase = "llama-7b"\n', adapter_model__bin=sha256(folder / "adapter_model.bin"))
     put("both", 'kind = "result"\nbase = "llama-7b"\n[recipe]\nmethod = "lora"\nlora = ["one", "two"]\nto = "meta"\n')
-    return put
+    catalog.by_digest.cache_clear()
+    yield put
+    catalog.by_digest.cache_clear()
 
 
 def test_the_published_inputs_are_taken(entry: Entry, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_diff_of_another_release_is_refused(entry: Entry, tmp_path: Path) -> N
     entry("sum", text.replace("[recipe]", "vocabulary = 320\n[recipe]"))
     with pytest.raises(PlanError, match="has 320 rows of vocabulary, and with these inputs 321 come out"):
         prepare_recover(*words, release="sum", trust_inputs=True)
-    with pytest.raises(PlanError, match="is a byte XOR.*, and the release takes delta; name that one"):
+    with pytest.raises(PlanError, match="is an XOR payload, and the release takes delta; name that one"):
         prepare_recover(PEER / "hf-bin", PEER / "diffs" / "oasst", tmp_path / "o", release="sum", trust_inputs=True)
 
 
@@ -175,12 +177,8 @@ def test_only_what_is_read_proves_anything(entry: Entry, tmp_path: Path) -> None
 
 
 def test_the_wrong_adapter_is_called_by_its_name(entry: Entry, tmp_path: Path) -> None:
-    catalog.by_digest.cache_clear()
     entry("both", 'kind = "result"\nbase = "llama-7b"\n[recipe]\nmethod = "lora"\nlora = ["two"]\nto = "meta"\n')
-    try:
-        done = merge_lora(RAW, [FIRST], tmp_path / "o", release="both")
-    finally:
-        catalog.by_digest.cache_clear()
+    done = merge_lora(RAW, [FIRST], tmp_path / "o", release="both")
     (error,) = done.report.mismatches
     assert error.reason.startswith("it is adapter_model.bin of one; it is not the file of two")
 

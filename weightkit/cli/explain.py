@@ -13,7 +13,7 @@ from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
 from weightkit.cli.usage import Job
 
 EXAMPLES = (
-    "weightkit explain pytorch_model.bin --expect sha256:7a9d...",
+    "weightkit explain pytorch_model.bin \\\n    --expect sha256:7a9d...",
     "weightkit explain release --against published",
 )
 

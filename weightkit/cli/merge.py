@@ -31,8 +31,8 @@ from weightkit.cli.talk import Talk, talk_options
 from weightkit.cli.usage import Job
 
 EXAMPLES = (
-    "weightkit merge --base LLaMA/7B --lora chinese-llama-lora-7b \\\n    --out chinese-llama-7b",
-    "weightkit merge --base LLaMA/7B --lora first --lora second \\\n    --to meta --checksums SHA256.md --seek --out merged",
+    "weightkit merge --base LLaMA/7B --out chinese-llama-7b \\\n    --lora chinese-llama-lora-7b",
+    "weightkit merge --base LLaMA/7B --out merged --to meta \\\n    --lora one --lora two --checksums SHA256.md --seek",
 )
 
 

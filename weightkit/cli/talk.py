@@ -151,6 +151,19 @@ def status_of(error: BaseException) -> tuple[int, str]:
     raise error
 
 
+ADVICE = """
+    check choose compare convert cut delete download fetch free get give install keep leave let look make merge move name put
+    read recover remove run say see set start take tell try unpack use verify wait
+""".split()  # noqa: SIM905
+"""How the last clause of a message begins, where it says what to do."""
+
+
+def apart(message: str) -> tuple[str, str | None]:
+    """A message and what it says to do: its last clause, as ``...; name another --out``."""
+    what, _, advice = message.rpartition("; ")
+    return (what, advice) if what and advice.split(" ")[0].rstrip(":") in ADVICE else (message, None)
+
+
 def facts_of(error: BaseException) -> dict[str, Any]:
     """Path, message and hint of an error, for programs; null where there is none."""
     path, message, hint = getattr(error, "path", None), str(error), getattr(error, "hint", None)
@@ -166,4 +179,6 @@ def facts_of(error: BaseException) -> dict[str, Any]:
         message = error.problem
     elif isinstance(error, PlanError):
         message = "\n".join([error.summary, *error.problems])
+    if hint is None and "\n" not in message:
+        message, hint = apart(message)
     return {"path": None if path is None else shown(str(path)), "message": message, "hint": hint or None}

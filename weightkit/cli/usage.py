@@ -14,6 +14,7 @@ __all__ = ["COMMAND_WORDS", "GROUPS", "Job", "Jobs", "meant"]
 GROUPS = {
     "Inputs": [
         "raw",
+        "base",
         "diff",
         "lora",
         "tuned",
@@ -124,10 +125,10 @@ OPTION_WORDS = {
 
 def meant(word: str, known: Iterable[str], synonyms: dict[str, str]) -> str:
     """``; did you mean recover?`` for a word that is not known; nothing where none is like it."""
-    names = list(known)
-    also = synonyms.get(word.lower().replace("_", "-"))
-    close = [also] if also and (also in names or also.split()[0] in names or (also.startswith("--") and names == [])) else []
-    close += [one for one in difflib.get_close_matches(word.lower().replace("_", "-"), names, 3, 0.6) if one not in close]
+    names, plain = list(known), word.lower().replace("_", "-")
+    also = synonyms.get(plain, "")
+    close = [also] if (also.startswith("--") and word[:2] != "--") or also.split(" ")[0] in names else []
+    close += [one for one in difflib.get_close_matches(plain, names, 3, 0.6) if one not in close]
     return f"; did you mean {' or '.join(close[:3])}?" if close else ""
 
 
