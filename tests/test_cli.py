@@ -330,7 +330,7 @@ def test_make_diff_and_back(weightkit: Run, tmp_path: Path) -> None:
 def test_demo(weightkit: Run) -> None:
     done = weightkit("demo")
     assert done.returncode == 0, done.stdout
-    assert done.stdout.endswith("caught, both times\n")
+    assert "\ncaught, both times\nnext: " in done.stdout
     assert "FAILED   pytorch_model.bin" in done.stdout
 
 

@@ -25,6 +25,15 @@ def test_faults() -> None:
     assert "40 faults of" in rig("tests.rigs.faults", "--sample", "40", "--seed", "1")
 
 
+def test_limits() -> None:
+    assert "10 limits, seed 1: 0 finds" in rig("tests.rigs.limits", "--jobs", "recover")
+
+
+@pytest.mark.slow
+def test_more_limits() -> None:
+    assert "160 limits, seed 2: 0 finds" in rig("tests.rigs.limits", "--seed", "2", "--rounds", "2")
+
+
 @pytest.mark.slow
 def test_more_kills() -> None:
     assert "80 kills, seed 2: 0 finds" in rig("tests.rigs.kills", "--kills", "10", "--seed", "2")

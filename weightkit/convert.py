@@ -30,6 +30,7 @@ from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
 from weightkit.methods.base import based, opened_from
 from weightkit.methods.pairing import Rules
+from weightkit.proof.completeness import whole_source
 from weightkit.proof.expecting import expecting
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
@@ -89,10 +90,10 @@ def prepare(
     checksums: Sequence[str | os.PathLike[str]] = (),
 ) -> Plan:
     """Open the source and plan; touches nothing. Raises like ``convert``."""
-    check_out(Path(dst), [("SRC", src)])
+    sources = check_out(Path(dst), [("SRC", src)])
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     model = based(src, "SRC", converter)
-    source = open_checkpoint(model.source, model.role, model.converter)
+    source = whole_source(open_checkpoint(model.source, model.role, model.converter))
     rules, layout = Rules(dtype), layout_named(to)
     tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
     followed = with_dtype(source, dtype)
@@ -103,7 +104,7 @@ def prepare(
         raise PlanError(f"{source.name}: {error}") from error
     steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(made.files)} files",)
     notes = (*made.notes, *vocabulary_notes(source, to), *beside_notes(source))
-    return expecting(Plan("convert", steps, made.files, made.small, notes, tensors=made.named), lists)
+    return expecting(Plan("convert", steps, made.files, made.small, notes, tensors=made.named, sources=sources), lists)
 
 
 def with_dtype(source: Checkpoint, dtype: DType | None) -> Checkpoint:

@@ -7,7 +7,7 @@ weightkit.diff.make_diff("llama-7b", "my-tuned-7b", "my-diff")
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightkit.blobs import Place
@@ -15,8 +15,9 @@ from weightkit.checkpoints.form import Form
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.methods import changed, method_named, options_for
-from weightkit.methods.base import based
+from weightkit.methods.base import based, opened
 from weightkit.methods.pairing import Rules
+from weightkit.proof.completeness import whole_source
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import SUMS_ONLY, Done, carry_out, check_out
 from weightkit.run.plan import Plan
@@ -119,7 +120,7 @@ def prepare(
     form: Form | None = None,
 ) -> Plan:
     """Open the inputs and plan; touches nothing. Raises like ``make_diff``."""
-    check_out(Path(out), [("--raw", raw), ("--tuned", tuned)])
+    sources = check_out(Path(out), [("--raw", raw), ("--tuned", tuned)])
     try:
         chosen = method_named(method)
     except ValueError as error:
@@ -128,7 +129,11 @@ def prepare(
     said = changed(rules, form) if chosen.settles else changed(rules)
     refusal = f"--method {method} keeps every bit of TUNED: it goes with none of the options on tensors and files"
     options = options_for(chosen, said, refusal)
-    return chosen.make(based(raw, "--raw", converter), based(tuned, "--tuned"), options, form)
+    model = based(tuned, "--tuned")
+    if (read := opened(model).follows) is not None:
+        whole_source(read)
+    made = chosen.make(based(raw, "--raw", converter), model, options, form)
+    return replace(made, sources=sources)
 
 
 def carry(

@@ -99,5 +99,5 @@ def inspect(path: Place) -> Inspection:
         for name, container in checkpoint.files.items()
     )
     small = () if lone_file(folder) else tuple(checkpoint.small_files())
-    notes = tuple(beside_notes(checkpoint))
+    notes = (*told(checkpoint), *beside_notes(checkpoint))
     return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint), notes)

@@ -59,7 +59,7 @@ def prepare(
     notify: Notify = ignore,
 ) -> Plan:
     """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``."""
-    check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
+    sources = check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     notes: list[str] = []
     published: list[tuple[str, Sequence[Entry]]] = []
@@ -93,7 +93,7 @@ def prepare(
         except ValueError as error:
             raise PlanError(f"{below.source.name}: {error}") from error
         found = Plan("merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes), tensors=made.named)
-        found = expecting(found, lists)
+        found = expecting(replace(found, sources=sources), lists)
         if entry is not None:
             found = checked(found, entry, below, adapters=payloads, trust=trust_inputs)
         return complete(found, below.source.name, published)

@@ -27,7 +27,7 @@ from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
 from weightkit.methods.recipes import filled
 from weightkit.methods.said import Said, refusal
-from weightkit.proof.completeness import complete
+from weightkit.proof.completeness import complete, lacking
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
 from weightkit.proof.sizes import base_fits, counted, made_by, result_fits
@@ -62,7 +62,8 @@ def prepare(
         PlanError: They do not fit together, or the output cannot go where it should.
         FormatError: One of them is damaged.
     """
-    check_out(Path(out), [("--raw", raw), (DIFF, diff), *((LORA, one) for one in lora)])
+    named = [] if key is None else [("--key", key)]
+    sources = check_out(Path(out), [("--raw", raw), (DIFF, diff), *named, *((LORA, one) for one in lora)])
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
     said = Said(rules or Rules(), form or Form(), how, allow_tuned_base)
     notes: list[str] = []
@@ -100,10 +101,13 @@ def prepare(
         result_fits(entry, model)
     planned = written(model, said.form, payload.name)
     steps = (f"{DIFF} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
-    planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes)), lists)
+    planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes), sources=sources), lists)
     if entry is not None:
         planned = checked(planned, entry, base, key_folder, payload, adapters, trust=trust_inputs)
-    return planned if lone_file(payload) and release is None else complete(planned, payload.name, published)
+    if not lone_file(payload) or release is not None:
+        complete(planned, payload.name, published)
+    why = lacking(planned) if model.files is not None else ""
+    return replace(planned, notes=(*planned.notes, why)) if why else planned
 
 
 def written(model: Model, form: Form, name: str) -> Plan:

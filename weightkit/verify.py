@@ -70,8 +70,8 @@ class Verification:
         return self.passes()
 
     def passes(self, *, missing: bool = True, extra: bool = False) -> bool:
-        """Whether no file FAILED; with ``missing``, none is missing; with ``extra``, none is extra."""
-        return not (self.count("FAILED") or (missing and self.count("missing")) or (extra and self.count("extra")))
+        """Whether a file was checked and none FAILED; with ``missing``, none is missing; with ``extra``, none is extra."""
+        return self.count("ok") > 0 and not (self.count("FAILED") or (missing and self.count("missing")) or (extra and self.count("extra")))
 
 
 def verify(

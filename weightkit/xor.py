@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -27,7 +28,7 @@ from weightkit.families.converters import DEFAULT_CONVERTER
 from weightkit.methods import xor_block, xor_enc
 from weightkit.methods.base import based
 from weightkit.methods.xor_files import listing
-from weightkit.proof.completeness import complete
+from weightkit.proof.completeness import complete, lacking, whole_folder
 from weightkit.proof.expecting import expecting
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
@@ -80,25 +81,30 @@ def prepare_decode(
     checksums: Sequence[str | os.PathLike[str]] = (),
 ) -> Plan:
     """Look at the inputs and plan; writes nothing. Raises like ``decode``."""
-    check_out(Path(out), [("SRC", src), ("--key", key)])
+    sources = check_out(Path(out), [("SRC", src), ("--key", key)])
     payload = folder_at(src, "SRC")
     if chosen(payload, wanted) == "enc":
         found = xor_enc.decoded(payload, xor_enc.key_in(folder_at(key, "--key"), "--key"), "SRC")
     else:
         found = xor_block.decoded(payload, based(key, "--key", converter), "SRC", max_shard_bytes)
-    planned = expecting(found.plan("recover"), [(Path(path), manifests.read(Path(path))) for path in checksums])
-    return planned if lone_file(payload) else complete(planned, payload.name)
+    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    planned = expecting(replace(found.plan("recover"), sources=sources), lists)
+    if not lone_file(payload):
+        complete(planned, payload.name)
+    why = lacking(planned)
+    return replace(planned, notes=(*planned.notes, why)) if why else planned
 
 
 def prepare_encode(src: Place, key: Place, out: str | os.PathLike[str], wanted: Format) -> Plan:
     """Look at the inputs and plan; writes nothing. Raises like ``encode``."""
-    check_out(Path(out), [("SRC", src), ("--key", key)])
+    sources = check_out(Path(out), [("SRC", src), ("--key", key)])
     source = folder_at(src, "SRC")
+    whole_folder(source)
     if wanted == "enc":
         found = xor_enc.encoded(source, xor_enc.key_in(folder_at(key, "--key"), "--key"), "SRC")
     else:
         found = xor_block.encoded(source, based(key, "--key"), "SRC", packed=wanted == "block-gzip")
-    return found.plan("encode")
+    return replace(found.plan("encode"), sources=sources)
 
 
 def decode(

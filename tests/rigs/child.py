@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -146,10 +147,8 @@ def command(words: Sequence[str], before: Callable[[], None] | None, after: Call
     if after is not None:
         os.write(told, json.dumps(after()).encode())
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError):
             stream.flush()
-        except OSError:
-            pass
     return status
 
 

@@ -1,9 +1,9 @@
 """One failing system call at a time, each call of a run in turn; then the same command once more, undisturbed.
 
-    python -m tests.rigs.faults --seed 1 [--jobs recover,merge] [--kinds write,fsync] [--sample 40] [--from-then-on] [--patched]
+    python -m tests.rigs.faults --seed 1 [--jobs recover,merge] [--kinds write,fsync] [--sample 40] [--patched]
 
-A counting run first, then a child for each call and each error that it may fail with. Judged: the answer is the right result or exit
-status 1 with one line; no wrong file stands under a final name; the same command then ends with the same bytes and leaves
+A counting run first, then a child for each call and each error that it may fail with. Judged: the answer is the right result or
+exit status 1 with one line; no wrong file stands under a final name; the same command then ends with the same bytes and leaves
 nothing of its own; inputs are as they were.
 """
 

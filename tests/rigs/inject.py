@@ -1,4 +1,4 @@
-"""Lets the n-th call of a kind fail: through a preloaded shim where a C compiler is, else by patches of Python's own functions."""
+"""Lets the n-th call of a kind fail: through a preloaded shim where a C compiler is, else by patches of Python's own."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Patched:
         if not self.on:
             return False
         try:
-            path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fsdecode(target)
+            path = str(Path(f"/proc/self/fd/{target}").readlink()) if isinstance(target, int) else os.fsdecode(target)
         except (OSError, TypeError):
             return False
         if not path.startswith(self.root) or (self.fault is None and not self.on):

@@ -46,6 +46,7 @@ def command(
     max_memory: int,
     dry_run: bool,
     overwrite: bool,
+    keep_mismatched: bool,
     talk: Talk,
     **options: Any,
 ) -> None:
@@ -68,7 +69,15 @@ def command(
     if dry_run:
         print_plan_and_exit(planned, out, jobs, max_memory, overwrite=overwrite, talk=talk)
     with progress("subtracting", talk) as notify:
-        made = diff.carry(planned, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=notify)
+        made = diff.carry(
+            planned,
+            out,
+            jobs=jobs,
+            max_memory=max_memory,
+            overwrite=overwrite,
+            keep_mismatched=keep_mismatched,
+            notify=notify,
+        )
     if not made.tallies:
         back = command_line("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE")
         finish("make-diff", made, out, clock, talk=talk, steps=True, next_step=back)

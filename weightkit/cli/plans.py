@@ -16,20 +16,31 @@ from weightkit.run.plan import Plan
 __all__ = ["print_notes", "print_plan_and_exit"]
 
 
-def print_plan_and_exit(plan: Plan, out: Path, jobs: int, max_memory: int, *, overwrite: bool, talk: Talk) -> NoReturn:
+def print_plan_and_exit(
+    plan: Plan,
+    out: Path,
+    jobs: int,
+    max_memory: int,
+    *,
+    overwrite: bool,
+    talk: Talk,
+    verify_raw: Path | None = None,
+) -> NoReturn:
     """What ``--dry-run`` does; ends with 1 where there is no room."""
+    facts = plan_json(plan, out, jobs, max_memory, overwrite, verify_raw)
     if talk.as_json:
-        facts = plan_json(plan, out, jobs, max_memory, overwrite)
         fits = facts["disk_needed_bytes"] <= facts["disk_free_bytes"]
         print_json({"ok": fits, **facts})
     else:
-        fits = print_plan(plan, out, jobs, max_memory, overwrite)
+        fits = print_plan(plan, out, max_memory, facts)
     sys.exit(0 if fits else 1)
 
 
-def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> dict[str, Any]:
+def plan_json(
+    plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool, verify_raw: Path | None = None
+) -> dict[str, Any]:
     """A plan, for programs; refuses what the run would refuse."""
-    found = preview(plan, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite)
+    found = preview(plan, out, jobs=jobs, max_memory=max_memory, overwrite=overwrite, verify_raw=verify_raw)
     checked = sum(one.blob.nbytes for one in plan.inputs)
     return {
         "command": plan.job,
@@ -48,9 +59,8 @@ def plan_json(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool
     }
 
 
-def print_plan(plan: Plan, out: Path, jobs: int, max_memory: int, overwrite: bool) -> bool:
+def print_plan(plan: Plan, out: Path, max_memory: int, facts: dict[str, Any]) -> bool:
     """A plan, for people: what is read, done and written, and what it takes; whether there is room for it."""
-    facts = plan_json(plan, out, jobs, max_memory, overwrite)
     for step in plan.steps:
         click.echo(f"{plan.job}: {step}")
     print_notes(plan)

@@ -15,6 +15,7 @@ from weightkit.cli.progress import progress
 from weightkit.cli.talk import MISMATCH, Talk, print_json, shown
 from weightkit.core.errors import DigestMismatch
 from weightkit.core.sizes import format_size
+from weightkit.proof.completeness import lacking
 from weightkit.run.execute import Done, carry_out
 from weightkit.run.ledgers.stage import mismatch_name
 from weightkit.run.plan import Plan
@@ -60,7 +61,7 @@ def carry(
 ) -> Done:
     """Carry a plan out under a progress bar; with ``--dry-run`` print it and end."""
     if dry_run:
-        print_plan_and_exit(plan, out, jobs, max_memory, overwrite=overwrite, talk=talk)
+        print_plan_and_exit(plan, out, jobs, max_memory, overwrite=overwrite, talk=talk, verify_raw=verify_raw)
     with progress(label, talk) as notify:
         return carry_out(
             plan,
@@ -142,6 +143,9 @@ def print_verdict(done: Done, out: Path) -> None:
     checked = sum(len(file.expect) for file in done.plan.everything)
     if checked and done.ok:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
+        if why := lacking(done.plan, {one.name for one in out.iterdir()}):
+            click.echo(f"this is not all: {why}")
+            return
         click.echo(f"next: load {out} with transformers, or check it any time with {command_line('weightkit', 'verify', out)}")
     elif done.ok:
         click.echo("no published digests were given, so nothing proves this is the release")

@@ -35,6 +35,9 @@ REFUSED, MISMATCH, INTERRUPTED = 1, 3, 130
 """Exit statuses beside 0 (done) and 2 (usage, click's own)."""
 
 
+OUT_OF_MEMORY = "the system gives no more memory; free some, or lift its limit (ulimit -v)"
+
+
 @dataclass(frozen=True, slots=True)
 class Talk:
     """What the user said about output.
@@ -126,6 +129,8 @@ def end(error: BaseException, as_json: bool) -> int:
         say_error("interrupted; nothing unfinished was left, the same command goes on from here")
     elif isinstance(error, OSError):
         say_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
+    elif isinstance(error, MemoryError):
+        say_error(OUT_OF_MEMORY)
     else:
         say_error(str(error))
     return status
@@ -144,7 +149,7 @@ def status_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted"
     if isinstance(error, DigestMismatch):
         return MISMATCH, "incomplete" if isinstance(error, Incomplete) else "mismatch"
-    kinds = ((FormatError, "format"), (PlanError, "plan"), (WeightkitError, "refused"), (OSError, "system"))
+    kinds = ((FormatError, "format"), (PlanError, "plan"), (WeightkitError, "refused"), (OSError, "system"), (MemoryError, "memory"))
     for known, kind in kinds:
         if isinstance(error, known):
             return REFUSED, kind
@@ -175,6 +180,8 @@ def facts_of(error: BaseException) -> dict[str, Any]:
         path, message = error.filename, error.strerror or str(error)
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         message, hint = "interrupted; nothing unfinished was left", "the same command goes on from here"
+    elif isinstance(error, MemoryError):
+        message = OUT_OF_MEMORY
     elif isinstance(error, FormatError):
         message = error.problem
     elif isinstance(error, PlanError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,18 @@ from weightkit.cli.progress import progress
 from weightkit.cli.report import Clock, command_line
 from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
 from weightkit.cli.usage import Job
+from weightkit.core.errors import PlanError
+from weightkit.run.ledgers.naming import Version, put, version_of
 
 if TYPE_CHECKING:
     from weightkit.verify import Verification
 
+HEAD_NBYTES = 512
+"""How far a report is looked at: its first element says who wrote it."""
+
 COLORS = {"ok": "green", "FAILED": "red", "missing": "red", "extra": "yellow"}
 
+NOTHING = "nothing was checked: no file that a list names is there"
 
 EXAMPLES = (
     "weightkit verify zhixi-13b --release zhixi-13b",
@@ -56,11 +63,16 @@ def command(
     from weightkit.verify import verify
 
     clock = Clock()
+    before = None if junit is None else replaceable(junit)
     with progress("reading", talk) as notify:
         found = verify(path, checksums, releases=release, jobs=jobs, notify=notify)
     passes = found.passes(missing=fail_on_missing, extra=fail_on_extra)
     if junit is not None:
-        junit.write_bytes(junit_xml(found, str(path), fail_on_missing, fail_on_extra))
+        folder = path if path.is_dir() else path.parent
+        listed = {(folder / one.path).resolve() for one in found.checked if one.expected is not None}
+        if junit.resolve() in listed:
+            raise PlanError(f"--junit {junit} is a file that a list names; name another FILE")
+        leave(junit, junit_xml(found, str(path), fail_on_missing, fail_on_extra), before)
     if talk.as_json:
         print_json(
             {
@@ -87,6 +99,45 @@ def command(
         sys.exit(MISMATCH)
 
 
+def replaceable(junit: Path) -> Version | None:
+    """What stands under the name of a report: one of an earlier ``verify``, or nothing.
+
+    Raises:
+        PlanError: Something else does, or there is no folder for it.
+    """
+    if not junit.parent.is_dir():
+        raise PlanError(f"--junit: {junit.parent} is no folder; make it, or name another FILE")
+    known = version_of(junit)
+    if known is None:
+        return None
+    if junit.is_symlink() or not junit.is_file():
+        raise PlanError(f"--junit {junit} is there already and is no file of its own; name another FILE")
+    with junit.open("rb") as file:
+        head = file.read(HEAD_NBYTES)
+    if not head.startswith(b"<?xml") or b'<testsuite name="weightkit verify"' not in head:
+        raise PlanError(f"--junit {junit} is there already and is no report of an earlier verify; name another FILE")
+    return known
+
+
+def leave(junit: Path, content: bytes, known: Version | None) -> None:
+    """Write a report in one step, over none but the one known.
+
+    Raises:
+        PlanError: Something came meanwhile, or it cannot be written.
+    """
+    partial = junit.with_name(f".{junit.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+        put(partial, junit, known)
+    except FileExistsError as error:
+        raise PlanError(f"--junit {junit} has come meanwhile, or changed; name another FILE") from error
+    except OSError as error:
+        raise PlanError(f"--junit {junit}: cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def junit_xml(found: Verification, name: str, missing: bool, extra: bool) -> bytes:
     """A test suite with a case for each file, as continuous integration shows them."""
     from xml.etree.ElementTree import Element, SubElement, tostring
@@ -103,6 +154,11 @@ def junit_xml(found: Verification, name: str, missing: bool, extra: bool) -> byt
             failure.text = "\n".join([*lines, *([shown(one.hint)] if one.hint else [])])
         elif one.status != "ok":
             SubElement(case, "skipped", message=one.status)
+    if not found.count("ok") and not failures:
+        failures += 1
+        case = SubElement(suite, "testcase", classname=shown(name), name="digests")
+        SubElement(case, "failure", message=NOTHING)
+        suite.set("tests", str(len(found.checked) + 1))
     suite.set("failures", str(failures))
     return bytes(tostring(suite, encoding="utf-8", xml_declaration=True))
 
@@ -125,3 +181,5 @@ def print_prose(found: Verification, path: Path) -> None:
             break
     counts = {status: found.count(status) for status in ("ok", "FAILED", "missing", "extra")}
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "FAILED")))
+    if not found.count("ok") and not found.count("FAILED"):
+        click.echo(NOTHING)

@@ -18,6 +18,7 @@ import re
 from pathlib import Path
 
 from weightkit.core.digest import Digest
+from weightkit.core.errors import FormatError
 from weightkit.manifests.sums import Entry, inside
 
 __all__ = ["HUB_NOTES", "hub", "is_pointer", "pointer"]
@@ -40,7 +41,11 @@ def pointer(text: str, path: Path) -> list[Entry]:
 
 
 def hub(folder: Path) -> list[Entry]:
-    """What the Hub's notes in a folder say of its files; none where there are no notes."""
+    """What the Hub's notes in a folder say of its files; none where there are no notes.
+
+    Raises:
+        FormatError: A note's etag is no digest.
+    """
     found = []
     root = folder / HUB_NOTES
     for note in sorted(root.rglob("*.metadata")):
@@ -48,6 +53,12 @@ def hub(folder: Path) -> list[Entry]:
         etag = lines[1].strip().strip('"') if len(lines) > 1 else ""
         name = inside(note.relative_to(root).as_posix().removesuffix(".metadata"))
         algorithm = {64: "sha256", 40: "gitsha1"}.get(len(etag))
-        if algorithm and re.fullmatch("[0-9a-f]+", etag):
-            found.append(Entry(name, Digest(algorithm, etag)))
+        try:
+            found.append(Entry(name, Digest(algorithm or "", etag)))
+        except ValueError as error:
+            raise FormatError(
+                note,
+                f"its etag {etag[:80]!r} is neither a SHA-256 nor git's SHA-1, so nothing is known of {name}; download the file "
+                "again, or name a list with --checksums",
+            ) from error
     return found

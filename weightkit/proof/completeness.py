@@ -11,12 +11,25 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 
+from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.containers import suffixes
+from weightkit.core.blob import Folder
 from weightkit.core.errors import Incomplete
 from weightkit.manifests import Entry
 from weightkit.run.plan import Plan, SmallFile, StreamFile
 
-__all__ = ["INDEX", "INDEX_NBYTES", "complete", "missing_of", "named_by_index", "siblings"]
+__all__ = [
+    "INDEX",
+    "INDEX_NBYTES",
+    "complete",
+    "lacking",
+    "missing_of",
+    "named_by_index",
+    "siblings",
+    "told",
+    "whole_folder",
+    "whole_source",
+]
 
 INDEX = ".index.json"
 """How the name of an index ends, in any format of transformers."""
@@ -25,6 +38,10 @@ INDEX_NBYTES = 64 << 20
 """No index is larger: LLaMA-65B's has 67 kB."""
 
 NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[A-Za-z0-9.]+)")
+MODEL = re.compile(r"(.*-)?(pytorch_model|model|consolidated)[-.].+|.+-\d{5}-of-\d{5}\..+")
+"""Names under which weights of a model are published; with an index or numbers any other may be."""
+
+BY_NUMBERS = "belong to the others by the numbers in their names"
 MOST_SHARDS = 1000
 """So many names of one set are told at most; a count in a name is anybody's word."""
 
@@ -63,13 +80,79 @@ def missing_of(names: Collection[str], indexes: Mapping[str, bytes]) -> tuple[li
     An index none of whose files is there, where other weights are, is another container's, which was not fetched.
     """
     have = set(names)
-    bare = not any(name.endswith(suffixes()) for name in have)
-    for name, content in indexes.items():
-        named = named_by_index(name, content)
+    by_index = {name: named_by_index(name, content) for name, content in indexes.items()}
+    bare = not any(map(of_a_model, have)) and not any(have.intersection(named) for named in by_index.values())
+    for name, named in by_index.items():
         missing = [file for file in named if file not in have]
         if missing and (bare or len(missing) < len(named)):
             return missing, f"the weight_map of {name} names"
-    return [name for name in siblings(names) if name not in have], "belong to the others by the numbers in their names"
+    return [name for name in siblings(names) if name not in have], BY_NUMBERS
+
+
+def of_a_model(name: str) -> bool:
+    """Whether a file holds a model's weights, by its name; a trainer's state, as training_args.bin, does not."""
+    last = PurePosixPath(name).name
+    return last.endswith(suffixes()) and bool(MODEL.fullmatch(last))
+
+
+def whole_source(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint that is read, if the numbers in its files' names miss none.
+
+    Raises:
+        Incomplete: They do.
+    """
+    missing = absent(checkpoint)
+    if missing:
+        raise Incomplete(checkpoint.name, missing, BY_NUMBERS)
+    return checkpoint
+
+
+def whole_folder(folder: Folder) -> None:
+    """See that a folder of files lacks none that an index or numbers in names say belong to it; a single file stands alone.
+
+    Raises:
+        Incomplete: It does.
+    """
+    if folder.single:
+        return
+    names = folder.names()
+    indexes = {name: folder.blob(name) for name in names if name.endswith(INDEX)}
+    small = {name: bytes(blob.read(0, blob.nbytes)) for name, blob in indexes.items() if blob.nbytes <= INDEX_NBYTES}
+    missing, reason = missing_of(names, small)
+    if missing:
+        raise Incomplete(folder.name, missing, reason)
+
+
+def absent(checkpoint: Checkpoint) -> list[str]:
+    """Files that belong to a checkpoint by the numbers in the others' names, and are not in it; a single file stands alone."""
+    return [] if checkpoint.folder.single else [name for name in siblings(checkpoint.files) if name not in checkpoint.files]
+
+
+def told(checkpoint: Checkpoint) -> list[str]:
+    """What is said of a checkpoint that is only looked at, where files of it are missing."""
+    missing = absent(checkpoint)
+    return [str(Incomplete(checkpoint.name, missing, BY_NUMBERS))] if missing else []
+
+
+def lacking(plan: Plan, there: Collection[str] = ()) -> str:
+    """Why what a plan writes is no whole model; empty where nothing says so.
+
+    Args:
+        plan: What is written.
+        there: Names of files that are beside it.
+    """
+    names = [file.path for file in plan.everything]
+    weights = [name for name in names if name.endswith(suffixes())]
+    if not weights:
+        return "no weights are among these files: they are no model by themselves"
+    of_set = siblings(weights)
+    rest = [name for name in of_set if name not in weights and name not in there]
+    if not rest:
+        return ""
+    have = [name for name in of_set if name in weights]
+    more = f" and {len(rest) - 4} more" if len(rest) > 4 else ""
+    many = f"{have[0]} is one file" if len(have) == 1 else f"{have[0]} and {len(have) - 1} more are files"
+    return f"{many} of {len(of_set)}: without {', '.join(rest[:4])}{more} they are no model"
 
 
 def complete(plan: Plan, where: str, published: Sequence[tuple[str, Sequence[Entry]]] = ()) -> Plan:

@@ -47,6 +47,7 @@ def expecting(plan: Plan, lists: Sequence[tuple[Path, Sequence[Entry]]]) -> Plan
         files=tuple(replace(file, expect=(*file.expect, *wanted.get(file.path, ()))) for file in plan.files),
         small=tuple(replace(file, expect=(*file.expect, *wanted.get(file.path, ()))) for file in plan.small),
         notes=tuple(notes),
+        sources=(*plan.sources, *(path for path, _ in lists)),
     )
 
 

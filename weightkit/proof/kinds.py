@@ -119,6 +119,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     if rows:
         parts.append(f"{rows} tokens{llama.named_rows(rows)}")
     yield "; ".join(part for part in parts if part)
+    yield from told(checkpoint)
     if checkpoint.layout == "huggingface":
         yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
     yield "; ".join(f"{name}: written by {container.written_by}" for name, container in list(checkpoint.files.items())[:2])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import html
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightkit import manifests
-from weightkit.blobs import LocalFolder, Place
+from weightkit.blobs import Place
+from weightkit.core.blob import Blob
 from weightkit.core.digest import Digest
 from weightkit.core.errors import DigestMismatch, PlanError
 from weightkit.core.events import Notify, Resumed, Started, ignore
@@ -24,6 +24,7 @@ from weightkit.run.coordinator import Coordinator
 from weightkit.run.executors import Executor
 from weightkit.run.executors.threads import Threads
 from weightkit.run.gates import Checklist, Inputs
+from weightkit.run.kept import check_out, keep_inputs, reachable
 from weightkit.run.ledgers import Ledger
 from weightkit.run.ledgers.compared import Compared
 from weightkit.run.ledgers.directory import Directory
@@ -103,6 +104,7 @@ def preview(
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     lists: Lists = SUMS_ONLY,
+    verify_raw: Place | None = None,
 ) -> Preview:
     """Look at what a run would take, and refuse what it would refuse, but for too small a disk; touches nothing.
 
@@ -111,7 +113,12 @@ def preview(
     """
     planned = looked_into(plan)
     budget = fit(planned.files, jobs, max_memory)
+    if verify_raw is not None:
+        Checklist(verify_raw).covers(used_by(plan))
+    reachable(out)
     standing = Directory(out, overwrite=overwrite).preview(planned, list_names(plan, lists))
+    if not standing.whole:
+        keep_inputs(plan, out, list_names(plan, lists))
     return Preview(budget, *disk(plan, out, standing), standing.notes)
 
 
@@ -125,26 +132,6 @@ def disk(plan: Plan, out: Path, standing: Standing) -> tuple[int, int]:
     whole = standing.receipts.keys() - standing.changed
     needed = sum(file.nbytes for file in plan.everything if file.path not in whole)
     return needed + MARGIN_NBYTES, shutil.disk_usage(there).free
-
-
-def check_out(out: Path, inputs: Sequence[tuple[str, Place]]) -> None:
-    """Refuse an output folder that is an input, or lies in one. Inputs that are not of this machine cannot be.
-
-    Raises:
-        PlanError: It is or does.
-    """
-    target = out.resolve()
-    for role, place in inputs:
-        if isinstance(place, LocalFolder):
-            path = place.path
-        elif isinstance(place, str | os.PathLike):
-            path = Path(place)
-        else:
-            continue
-        source = path.resolve() if path.is_dir() else path.resolve().parent
-        if target == source or (path.is_dir() and source in target.parents):
-            where = "is" if target == source else "lies inside"
-            raise PlanError(f"--out {out} {where} {role} {path}; inputs are never written to: name another folder")
 
 
 def carry_out(
@@ -185,11 +172,17 @@ def carry_out(
     workers = executor if executor is not None else Threads(jobs)
     budget = fit(planned.files, workers.jobs, max_memory, workers.processes)
     with ExitStack() as stack:
-        gates: list[Inputs] = [] if verify_raw is None else [stack.enter_context(Checklist(verify_raw, notify))]
+        listed = None if verify_raw is None else Checklist(verify_raw, notify)
+        gates: list[Inputs] = []
+        if listed is not None:
+            listed.covers(used_by(plan))
+            gates.append(stack.enter_context(listed))
         if plan.inputs:
             gates.append(stack.enter_context(Inputs(plan.inputs, notify)))
         ledger = stack.enter_context(closing(Directory(out, overwrite=overwrite, keep_mismatched=keep_mismatched)))
         standing = ledger.open(planned, list_names(plan, lists))
+        if not standing.whole:
+            keep_inputs(plan, out, list_names(plan, lists))
         needed, free = disk(plan, out, standing)
         if needed > free:
             raise PlanError(
@@ -209,8 +202,14 @@ def carry_out(
             books.finish(list_files(plan, report, lists))
     explained = tuple(explain(plan, report, error) for error in report.mismatches)
     others = [f"{one.path}: {one.reason}" for gate in gates for one in gate.others.values()]
-    notes = (*plan.notes, *standing.notes, *others, *infinities(report))
+    held = [] if listed is None or report.mismatches else [listed.held()]
+    notes = (*plan.notes, *standing.notes, *others, *held, *infinities(report))
     return Done(replace(plan, notes=notes), replace(report, mismatches=explained), standing.whole)
+
+
+def used_by(plan: Plan) -> set[Blob]:
+    """All that the plan's files read."""
+    return {blob for file in plan.files for blob in file.needs.blobs}
 
 
 def infinities(report: Report) -> list[str]:

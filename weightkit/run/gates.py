@@ -145,10 +145,31 @@ class Checklist(Inputs):
     """
 
     def __init__(self, place: Place, notify: Notify = ignore) -> None:
-        folder = folder_at(place, "--verify-raw")
+        self.folder = folder = folder_at(place, "--verify-raw")
         if not folder.holds(CHECKLIST):
             raise PlanError(f"--verify-raw: {folder.name} has no {CHECKLIST}; leave the option out, or fetch the file")
         super().__init__(originals(folder, folder.blob(CHECKLIST)), notify)
+
+    def covers(self, used: set[Blob]) -> None:
+        """See that it names every file of the folder that a run reads.
+
+        Raises:
+            PlanError: It does not: what holds would say nothing of the weights.
+        """
+        listed = {one.blob.version for one in self.originals}
+        read = {name: blob for name in self.folder.names() if (blob := self.folder.blob(name)) in used}
+        bare = [name for name, blob in read.items() if blob.version not in listed]
+        if bare:
+            raise PlanError(
+                f"--verify-raw: {CHECKLIST} of {self.folder.name} has no digest of {', '.join(bare[:4])}, which is read: it "
+                "would prove nothing of the weights; leave the option out, or fetch Meta's own list"
+            )
+
+    def held(self) -> str:
+        """What was checked, for people."""
+        names = sorted(one.blob.name.rpartition("/")[2] for one in self.originals)
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        return f"--verify-raw: {CHECKLIST} holds for {', '.join(names[:4])}{more}"
 
 
 def originals(folder: Folder, listed: Blob) -> list[Original]:

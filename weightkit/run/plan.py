@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from weightkit.containers.layout import Encoding, Layout
@@ -305,6 +306,7 @@ class Plan:
         notes: What the user should know before the run, one line each.
         tensors: Whether the tensors are a model's under transformers' names, so that their content digests are of use.
         inputs: Inputs whose published digests must hold before anything is published.
+        sources: Paths of all that was given: folders, files, lists. No file there is written to.
     """
 
     job: str
@@ -314,6 +316,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     tensors: bool = False
     inputs: tuple[Original, ...] = ()
+    sources: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{self.job}: {len(self.files)} files of weights, {len(self.small)} small ones, {format_size(self.nbytes)}>"
