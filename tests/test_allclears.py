@@ -1,4 +1,4 @@
-"""What must not end in ok: inputs that would be replaced, parts of models, lists that prove nothing, bytes that are no weights."""
+"""What must not end in ok: inputs that would be replaced, parts of models, lists that prove nothing, bytes that are none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Layouts: transformers' folder, Meta's parts, TencentPretrain's file, each into each, streaming.
 
 import weightkit.convert
-weightkit.convert.convert("LLaMA/13B", "llama-13b-hf", to="hf", converter="transformers-4.28.1")
+weightkit.convert.convert_checkpoint("LLaMA/13B", "llama-13b-hf", to="hf", converter="transformers-4.28.1")
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from weightkit.checkpoints.form import Form, Order
 from weightkit.checkpoints.params import read_params, shape_from_params, vocabulary_of
 from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
 from weightkit.containers.bin import BIN
-from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
+from weightkit.core.arguments import as_nbytes, as_tuple, raise_first, telling
+from weightkit.core.dtypes import FLOAT16, FLOAT32, DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.core.spec import TensorSpec
@@ -36,7 +37,7 @@ from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan
 
-__all__ = ["Done", "Form", "Order", "Target", "convert", "index_from_params", "prepare"]
+__all__ = ["Done", "Form", "Order", "Target", "convert", "convert_checkpoint", "index_from_params", "prepare"]
 
 Target = Literal["hf", "meta", "tencentpretrain"]
 
@@ -84,19 +85,20 @@ def prepare(
     *,
     converter: str = DEFAULT_CONVERTER,
     form: Form | None = None,
-    dtype: DType | None = None,
+    dtype: DType | str | None = None,
     parts: int | None = None,
     order: Order = "meta",
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
 ) -> Plan:
     """Open the source and plan; touches nothing. Raises like ``convert``."""
     sources = check_out(Path(dst), [("SRC", src)])
-    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    lists = [(Path(path), manifests.read(Path(path))) for path in as_tuple(checksums)]
     model = based(src, "SRC", converter)
     source = whole_source(open_checkpoint(model.source, model.role, model.converter))
-    rules, layout = Rules(dtype), layout_named(to)
+    cast_to = None if dtype is None else dtype_named(dtype)
+    rules, layout = Rules(cast_to), layout_named(to)
     tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
-    followed = with_dtype(source, dtype)
+    followed = with_dtype(source, cast_to)
     model = replace(opened_from(model, followed), tensors=tensors, patch=source.layout == "huggingface")
     try:
         made = layout.write(model, replace(form or Form(), parts=parts, order=order))
@@ -129,25 +131,31 @@ def vocabulary_notes(source: Checkpoint, to: Target) -> list[str]:
     ]
 
 
-def convert(
+def convert_checkpoint(
     src: Place,
     dst: str | os.PathLike[str],
     to: Target,
     *,
     converter: str = DEFAULT_CONVERTER,
     form: Form | None = None,
-    dtype: DType | None = None,
+    dtype: DType | str | None = None,
     parts: int | None = None,
     order: Order = "meta",
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     keep_mismatched: bool = False,
     verify_raw: bool = False,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Write a checkpoint in another layout. Bit-exact: values are moved, and cast only if ``dtype`` or the converter says so.
+
+    >>> done = weightkit.convert_checkpoint("base", "meta", "meta")
+    >>> [file.path for file in done.plan.files]
+    ['consolidated.00.pth']
 
     Args:
         src: A folder in any layout, or a file.
@@ -160,24 +168,34 @@ def convert(
         order: Order of the tensors in Meta's parts.
         checksums: Lists of digests that the files must have.
         jobs: Files at a time.
-        max_memory: Resident memory allowed, in bytes.
+        max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens.
 
     Raises:
+        DigestMismatch: A digest does not hold, and ``raise_on_mismatch`` was said.
         PlanError: The source is not understood, or cannot be laid out so.
         FormatError: A file is damaged.
     """
     planned = prepare(src, dst, to, converter=converter, form=form, dtype=dtype, parts=parts, order=order, checksums=checksums)
-    return carry_out(
-        planned,
-        Path(dst),
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        keep_mismatched=keep_mismatched,
-        verify_raw=src if verify_raw else None,
-        notify=notify,
-    )
+    with telling("converting", notify, progress) as notify:
+        done = carry_out(
+            planned,
+            Path(dst),
+            jobs=jobs,
+            max_memory=as_nbytes(max_memory),
+            overwrite=overwrite,
+            keep_mismatched=keep_mismatched,
+            verify_raw=src if verify_raw else None,
+            notify=notify,
+        )
+    if raise_on_mismatch:
+        raise_first(done.report.mismatches)
+    return done
+
+
+convert = convert_checkpoint

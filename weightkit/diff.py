@@ -12,6 +12,7 @@ from pathlib import Path
 
 from weightkit.blobs import Place
 from weightkit.checkpoints.form import Form
+from weightkit.core.arguments import as_nbytes, raise_first, telling
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.methods import changed, method_named, options_for
@@ -67,9 +68,11 @@ def make_diff(
     rules: Rules | None = None,
     form: Form | None = None,
     jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     keep_mismatched: bool = False,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Made:
     """Write what rebuilds a tuned model from its base.
@@ -77,6 +80,10 @@ def make_diff(
     ``additive`` is ``tuned - base`` in the form of the tuned model's files: bit-exact, one subtraction an element.
     ``base + (tuned - base)`` is not always ``tuned``; how often it is not is counted bit by bit, and ``RELEASE.sha256`` holds
     the digests of what comes back, not of the tuned files. Of an ``exact`` difference the tuned files come back byte for byte.
+
+    >>> made = weightkit.make_diff("base", "tuned", "my-diff", rules=weightkit.diff.Rules(dtype="float32"))
+    >>> made.ok, made.elements > 0
+    (True, True)
 
     Args:
         raw: The base, in any layout.
@@ -87,26 +94,33 @@ def make_diff(
         rules: What base and tuned model are cast to, and what rows are that the base lacks.
         form: What the files are to be.
         jobs: Files at a time.
-        max_memory: Resident memory allowed, in bytes.
+        max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens.
 
     Raises:
+        DigestMismatch: A digest does not hold, and ``raise_on_mismatch`` was said.
         PlanError: The inputs do not fit together, or there is no room.
         FormatError: An input is damaged.
         WeightkitError: zstd, which exact differences need, is not installed.
     """
     planned = prepare(raw, tuned, out, method=method, converter=converter, rules=rules, form=form)
-    return carry(
-        planned,
-        out,
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        keep_mismatched=keep_mismatched,
-        notify=notify,
-    )
+    with telling("making the diff", notify, progress) as notify:
+        made = carry(
+            planned,
+            out,
+            jobs=jobs,
+            max_memory=as_nbytes(max_memory),
+            overwrite=overwrite,
+            keep_mismatched=keep_mismatched,
+            notify=notify,
+        )
+    if raise_on_mismatch:
+        raise_first(made.report.mismatches)
+    return made
 
 
 def prepare(

@@ -16,6 +16,7 @@ from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
 from weightkit.core.spec import TensorSpec
+from weightkit.proof.completeness import missing_notes
 
 __all__ = ["FileInfo", "Inspection", "TensorInfo", "inspect"]
 
@@ -99,5 +100,5 @@ def inspect(path: Place) -> Inspection:
         for name, container in checkpoint.files.items()
     )
     small = () if lone_file(folder) else tuple(checkpoint.small_files())
-    notes = (*told(checkpoint), *beside_notes(checkpoint))
+    notes = (*missing_notes(checkpoint), *beside_notes(checkpoint))
     return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint), notes)

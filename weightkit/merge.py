@@ -16,7 +16,8 @@ from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import layout_named
 from weightkit.checkpoints.form import Form, Order
-from weightkit.core.dtypes import DType
+from weightkit.core.arguments import as_nbytes, as_tuple, raise_first, telling
+from weightkit.core.dtypes import DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.manifests import Entry
@@ -41,7 +42,7 @@ LORA = "--lora"
 
 def prepare(
     base: Place,
-    adapters: Sequence[Place],
+    adapters: Place | Sequence[Place],
     out: str | os.PathLike[str],
     *,
     how: Arithmetic | None = None,
@@ -49,18 +50,20 @@ def prepare(
     release: str | None = None,
     converter: str | None = None,
     form: Form | None = None,
-    dtype: DType | None = None,
+    dtype: DType | str | None = None,
     to: Target | None = None,
     parts: int | None = None,
     order: Order | None = None,
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
     notify: Notify = ignore,
 ) -> Plan:
     """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``."""
+    adapters = as_tuple(adapters)
+    cast_to = None if dtype is None else dtype_named(dtype)
     sources = check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
-    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    lists = [(Path(path), manifests.read(Path(path))) for path in as_tuple(checksums)]
     notes: list[str] = []
     published: list[tuple[str, Sequence[Entry]]] = []
     entry = None
@@ -82,7 +85,7 @@ def prepare(
     form = replace(form or Form(), parts=parts, order=order or "chinese-llama")
 
     def planned(how: Arithmetic) -> Plan:
-        said, model = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=dtype), below
+        said, model = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=cast_to), below
         for one in payloads:
             method, seen = recognised(one, LORA)
             model = method.rebuild(model, one, said.to(method, one, seen, adapters=payloads))
@@ -108,7 +111,7 @@ def prepare(
 
 def merge_lora(
     base: Place,
-    adapters: Sequence[Place],
+    adapters: Place | Sequence[Place],
     out: str | os.PathLike[str],
     *,
     how: Arithmetic | None = None,
@@ -116,24 +119,30 @@ def merge_lora(
     release: str | None = None,
     converter: str | None = None,
     form: Form | None = None,
-    dtype: DType | None = None,
+    dtype: DType | str | None = None,
     to: Target | None = None,
     parts: int | None = None,
     order: Order | None = None,
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     keep_mismatched: bool = False,
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Merge LoRA adapters into a base: ``weight + scale * (up @ down)``, one after another.
 
     Bit-exact with the sums ``fma`` and ``mul-add``: the same bytes on every machine. With the default roundings the tensors
     are those of Chinese-LLaMA-Alpaca's scripts and of PEFT's ``merge_and_unload``; see ``weightkit.ops.lora.ROUNDINGS``.
+
+    >>> done = weightkit.merge_lora("base", "lora", "merged", dtype="float32")
+    >>> done.ok
+    True
 
     Args:
         base: A folder in transformers' layout, or in Meta's, which is converted on the way.
@@ -150,18 +159,21 @@ def merge_lora(
         order: Order of the tensors in Meta's parts.
         checksums: Lists of digests that the files must have.
         jobs: Files at a time.
-        max_memory: Resident memory allowed, in bytes.
+        max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
         trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens; see ``weightkit.core.events``.
 
     Returns:
         What was written. Files whose digest did not match are in ``report.mismatches``; they were not published.
 
     Raises:
+        DigestMismatch: A digest does not hold, and ``raise_on_mismatch`` was said.
         PlanError: The inputs do not fit together, or there is no room.
         FormatError: An input is damaged.
     """
@@ -183,13 +195,17 @@ def merge_lora(
         trust_inputs=trust_inputs,
         notify=notify,
     )
-    return carry_out(
-        planned,
-        Path(out),
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        keep_mismatched=keep_mismatched,
-        verify_raw=base if verify_raw else None,
-        notify=notify,
-    )
+    with telling("merging", notify, progress) as notify:
+        done = carry_out(
+            planned,
+            Path(out),
+            jobs=jobs,
+            max_memory=as_nbytes(max_memory),
+            overwrite=overwrite,
+            keep_mismatched=keep_mismatched,
+            verify_raw=base if verify_raw else None,
+            notify=notify,
+        )
+    if raise_on_mismatch:
+        raise_first(done.report.mismatches)
+    return done

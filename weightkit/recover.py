@@ -1,7 +1,7 @@
 """The main job: a base and a published diff give the release.
 
 import weightkit.recover
-weightkit.recover.recover("llama-13b", "zhixi-diff", "zhixi-13b")
+weightkit.recover.recover_release("llama-13b", "zhixi-diff", "zhixi-13b")
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
+from weightkit.core.arguments import as_nbytes, as_tuple, raise_first, telling
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.core.probes import Infinite
@@ -27,6 +28,7 @@ from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
 from weightkit.methods.recipes import filled
 from weightkit.methods.said import Said, refusal
+from weightkit.methods.xor_end import sound
 from weightkit.proof.completeness import complete, lacking
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
@@ -35,7 +37,7 @@ from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import Done, carry_out, check_out
 from weightkit.run.plan import Plan, Watched
 
-__all__ = ["Arithmetic", "Done", "Form", "Rules", "prepare", "recover"]
+__all__ = ["Arithmetic", "Done", "Form", "Rules", "prepare", "recover", "recover_release"]
 
 DIFF, LORA = "--diff", "--lora"
 
@@ -46,13 +48,13 @@ def prepare(
     out: str | os.PathLike[str],
     *,
     key: Place | None = None,
-    lora: Sequence[Place] = (),
+    lora: Place | Sequence[Place] = (),
     release: str | None = None,
     converter: str | None = None,
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
 ) -> Plan:
@@ -62,9 +64,10 @@ def prepare(
         PlanError: They do not fit together, or the output cannot go where it should.
         FormatError: One of them is damaged.
     """
+    lora = as_tuple(lora)
     named = [] if key is None else [("--key", key)]
     sources = check_out(Path(out), [("--raw", raw), (DIFF, diff), *named, *((LORA, one) for one in lora)])
-    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    lists = [(Path(path), manifests.read(Path(path))) for path in as_tuple(checksums)]
     said = Said(rules or Rules(), form or Form(), how, allow_tuned_base)
     notes: list[str] = []
     published_key = entry = None
@@ -102,6 +105,7 @@ def prepare(
     planned = written(model, said.form, payload.name)
     steps = (f"{DIFF} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
     planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes), sources=sources), lists)
+    planned = sound(planned)
     if entry is not None:
         planned = checked(planned, entry, base, key_folder, payload, adapters, trust=trust_inputs)
     if not lone_file(payload) or release is not None:
@@ -122,32 +126,38 @@ def written(model: Model, form: Form, name: str) -> Plan:
     return Plan("recover", model.steps, files, made.small, (*model.notes, *made.notes), tensors=made.named)
 
 
-def recover(
+def recover_release(
     raw: Place,
     diff: Place,
     out: str | os.PathLike[str],
     *,
     key: Place | None = None,
-    lora: Sequence[Place] = (),
+    lora: Place | Sequence[Place] = (),
     release: str | None = None,
     converter: str | None = None,
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     keep_mismatched: bool = False,
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Rebuild a released checkpoint from a base and a diff. How it was published, is told from its bytes.
 
     Bit-exact: an XOR is; else one addition an element in the diff's dtype (or ``rules.dtype``), the same on every machine,
     and files as the torch version that wrote the diff writes them (or ``form.torch_compat``).
+
+    >>> done = weightkit.recover_release("base", "diff", "release", checksums="diff/RELEASE.sha256")
+    >>> done.ok
+    True
 
     Args:
         raw: The base: a folder in transformers' layout, or in Meta's, which is converted on the way.
@@ -163,18 +173,21 @@ def recover(
         form: What the user says about the files to write.
         checksums: Lists of digests that the files must have.
         jobs: Files at a time.
-        max_memory: Resident memory allowed, in bytes.
+        max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks tuned already may be used.
         trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens; see ``weightkit.core.events``.
 
     Returns:
         What was written. Files whose digest did not match are in ``report.mismatches``; they were not published.
 
     Raises:
+        DigestMismatch: A digest does not hold, and ``raise_on_mismatch`` was said.
         PlanError: The inputs do not fit together, or there is no room.
         FormatError: An input is damaged.
     """
@@ -193,13 +206,20 @@ def recover(
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,
     )
-    return carry_out(
-        planned,
-        Path(out),
-        jobs=jobs,
-        max_memory=max_memory,
-        overwrite=overwrite,
-        keep_mismatched=keep_mismatched,
-        verify_raw=raw if verify_raw else None,
-        notify=notify,
-    )
+    with telling("recovering", notify, progress) as notify:
+        done = carry_out(
+            planned,
+            Path(out),
+            jobs=jobs,
+            max_memory=as_nbytes(max_memory),
+            overwrite=overwrite,
+            keep_mismatched=keep_mismatched,
+            verify_raw=raw if verify_raw else None,
+            notify=notify,
+        )
+    if raise_on_mismatch:
+        raise_first(done.report.mismatches)
+    return done
+
+
+recover = recover_release

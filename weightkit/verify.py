@@ -16,6 +16,7 @@ from typing import Literal
 from weightkit import manifests
 from weightkit.blobs import local_path
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.beside import unread
 from weightkit.core.digest import CHUNK, Digest, Hasher, hash_file
 from weightkit.core.errors import FormatError, PlanError
 from weightkit.core.events import BytesWritten, Notify, Started, ignore
@@ -71,7 +72,9 @@ class Verification:
 
     def passes(self, *, missing: bool = True, extra: bool = False) -> bool:
         """Whether a file was checked and none FAILED; with ``missing``, none is missing; with ``extra``, none is extra."""
-        return self.count("ok") > 0 and not (self.count("FAILED") or (missing and self.count("missing")) or (extra and self.count("extra")))
+        return self.count("ok") > 0 and not (
+            self.count("FAILED") or (missing and self.count("missing")) or (extra and self.count("extra"))
+        )
 
 
 def verify(
@@ -155,7 +158,8 @@ def size_of(file: Path) -> int:
 
 def check_tensors(target: Path, wanted: Mapping[str, Digest], notify: Notify) -> list[Checked]:
     """Check the tensors of a checkpoint, whatever its containers and shards; buffers of frequencies may be missing."""
-    have = open_checkpoint(target, "PATH").tensors
+    checkpoint = open_checkpoint(target, "PATH")
+    have = checkpoint.tensors
     digests = tensor_digests({name: have[name] for name in wanted if name in have}, notify)
     found = []
     for name, digest in wanted.items():
@@ -164,7 +168,12 @@ def check_tensors(target: Path, wanted: Mapping[str, Digest], notify: Notify) ->
         elif not llama.is_inv_freq(name):
             found.append(Checked(name, "missing", digest))
     extra = [name for name in have if name not in wanted and not llama.is_inv_freq(name)]
-    return found + [Checked(name, "extra") for name in extra]
+    read = f"not read: {next(iter(checkpoint.files))} is, as transformers chooses"
+    return [
+        *found,
+        *(Checked(name, "extra") for name in extra),
+        *(Checked(name, "extra", hint=read) for name in unread(checkpoint)),
+    ]
 
 
 def of_one_file(target: Path, wanted: dict[str, list[Entry]], origins: list[str], *, by_digest: bool) -> list[Entry]:

@@ -27,6 +27,7 @@ from weightkit.core.events import Notify, ignore
 from weightkit.families.converters import DEFAULT_CONVERTER
 from weightkit.methods import xor_block, xor_enc
 from weightkit.methods.base import based
+from weightkit.methods.xor_end import sound
 from weightkit.methods.xor_files import listing
 from weightkit.proof.completeness import complete, lacking, whole_folder
 from weightkit.proof.expecting import expecting
@@ -88,7 +89,7 @@ def prepare_decode(
     else:
         found = xor_block.decoded(payload, based(key, "--key", converter), "SRC", max_shard_bytes)
     lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
-    planned = expecting(replace(found.plan("recover"), sources=sources), lists)
+    planned = sound(expecting(replace(found.plan("recover"), sources=sources), lists))
     if not lone_file(payload):
         complete(planned, payload.name)
     why = lacking(planned)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.shards import numbered, shard_names
+from weightkit.containers import formats
 from weightkit.containers.format import Container
 from weightkit.containers.pickled import Beside
 
-__all__ = ["beside", "beside_in", "beside_notes", "key_shown"]
+__all__ = ["beside", "beside_in", "beside_notes", "key_shown", "unread", "unread_notes"]
 
 SHOWN = 5
 MAX_KEY = 60
@@ -31,8 +33,29 @@ def beside(checkpoint: Checkpoint) -> Mapping[str, Beside]:
 
 
 def beside_notes(checkpoint: Checkpoint) -> list[str]:
-    """A line for each file that holds such values: how many, and the first of them."""
-    return [note(container) for container in checkpoint.files.values() if beside_in(container)]
+    """A line for each file that holds such values: how many, and the first of them; one for weights that are not read."""
+    return [note(container) for container in checkpoint.files.values() if beside_in(container)] + unread_notes(checkpoint)
+
+
+def unread(checkpoint: Checkpoint) -> list[str]:
+    """Files of weights by their names, beside those that are read: another model, or the same in another container."""
+    if checkpoint.folder.single or checkpoint.layout != "huggingface":
+        return []
+    names = checkpoint.folder.names()
+    single = {shard_names(one, 1)[0] for one in formats()}
+    found = {name for name in names if name in single} | {name for one in formats() for name in numbered(one, names)}
+    return sorted(found - set(checkpoint.files))
+
+
+def unread_notes(checkpoint: Checkpoint) -> list[str]:
+    """A line that names them."""
+    found = unread(checkpoint)
+    if not found:
+        return []
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    taken = next(iter(checkpoint.files)) + (" and its set" if len(checkpoint.files) > 1 else "")
+    others = f"{', '.join(found[:SHOWN])}{more}"
+    return [f"{checkpoint.name}: {taken} is read, as transformers chooses; not read, whatever is in them: {others}"]
 
 
 def note(container: Container) -> str:

@@ -20,6 +20,7 @@ from weightkit.checkpoints.model import Model, Written
 from weightkit.checkpoints.output import output_files, small_files
 from weightkit.checkpoints.shards import SHARD_NBYTES, index_name, numbered, read_index, shard_names
 from weightkit.containers import Format, formats, open_file
+from weightkit.containers.safetensors import SAFETENSORS
 from weightkit.core.blob import Folder
 from weightkit.core.errors import FormatError, PlanError
 from weightkit.core.lazy import LazyTensor
@@ -48,10 +49,19 @@ class HuggingFace:
         if file is not None:
             container = open_file(folder.blob(file))
             return Checkpoint(folder, "huggingface", container.format, {file: container}, dict(container.tensors))
-        for chosen in formats():
-            names, index = find_files(folder, chosen, role)
+        refused: PlanError | None = None
+        for chosen in as_transformers_looks():
+            try:
+                names, index = find_files(folder, chosen, role)
+            except PlanError as error:
+                if numbered(chosen, folder.names()):
+                    raise
+                refused = refused or error  # an index alone: its shards were not fetched, perhaps for another format's
+                continue
             if names:
                 return assemble(folder, chosen, names, index)
+        if refused is not None:
+            raise refused
         wanted = ", ".join(shard_names(one, 1)[0] for one in formats())
         raise PlanError(
             f"{role}: {folder.name} holds no weights{kind_instead(folder)}: wanted {wanted}, or the shards of one of them"
@@ -81,26 +91,33 @@ def kind_instead(folder: Folder) -> str:
     return ""
 
 
+def as_transformers_looks() -> list[Format]:
+    """The formats in the order in which transformers looks for them; in each, one file goes before an index.
+
+    Source: transformers 5.24.0 ``modeling_utils.py``, ``_get_resolved_checkpoint_files``; 4.28.1 ``from_pretrained`` likewise.
+    """
+    return sorted(formats(), key=lambda one: one.name != SAFETENSORS.name)
+
+
 def find_files(folder: Folder, chosen: Format, role: str) -> tuple[list[str], dict[str, Any] | None]:
     """Names of the files of weights of one format, and the index if there is one."""
     single, index_file = shard_names(chosen, 1)[0], index_name(chosen)
+    if folder.holds(single):
+        return [single], None
     if folder.holds(index_file):
         blob = folder.blob(index_file)
         index = read_index(blob)
         names = sorted(set(index["weight_map"].values()))
         missing = [name for name in names if not folder.holds(name)]
-        if missing and not folder.holds(single):
+        if missing:
             raise PlanError(
                 f"{role}: {folder.name}: {len(missing)} of the {len(names)} files that {index_file} names are missing: "
                 + ", ".join(missing[:4])
                 + (" ..." if len(missing) > 4 else "")
             )
-        if names and not missing:
-            return names, index
-        if not names and not folder.holds(single):
+        if not names:
             raise FormatError(blob.name, "names no files: its weight_map is empty; download it again")
-    if folder.holds(single):
-        return [single], None
+        return names, index
     found = numbered(chosen, folder.names())
     if not found:
         return [], None

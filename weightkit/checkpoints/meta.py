@@ -12,18 +12,20 @@ float16, with the rotary buffers that it added. Source: ``convert_llama_weights_
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
+from weightkit.checkpoints.flavour import values
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
 from weightkit.checkpoints.meta_parts import part_files, part_name, small_parts
 from weightkit.checkpoints.model import Model, Written
-from weightkit.checkpoints.original import inv_freq_tensors, shape_of, tokenizer_beside
+from weightkit.checkpoints.original import dropped_buffers, inv_freq_tensors, shape_of, tokenizer_beside
 from weightkit.checkpoints.params import PARAMS, read_params, shape_from_params
+from weightkit.checkpoints.rope import frequencies_problem
 from weightkit.containers import Container, open_file
 from weightkit.core.blob import Folder
 from weightkit.core.dtypes import FLOAT16
@@ -37,6 +39,7 @@ from weightkit.ops.move import JoinColumns, JoinRows, PairRows
 __all__ = ["META", "Meta"]
 
 PART = re.compile(r"consolidated\.(\d\d)\.pth")
+SAMPLE, SAMPLED = 512, 4
 UNUSED = re.compile(r"(?:layers\.\d+\.attention\.(?:inner_attention\.)?)?rope\.freqs")
 
 
@@ -76,7 +79,8 @@ class Meta:
         """Parts, params.json and tokenizer.model; all tokenizer files where they are not those of what is followed."""
         follows, tensors = known_tensors(model)
         shape = shape_of(follows, tensors)
-        return Written(part_files(follows, tensors, shape, form), small_parts(model, follows, shape))
+        notes = () if form.order in (None, "meta") else dropped_buffers(follows, tensors)
+        return Written(part_files(follows, tensors, shape, form), small_parts(model, follows, shape), notes)
 
 
 META = Meta()
@@ -139,6 +143,10 @@ def join_all(folder: Folder, role: str, parts: Mapping[str, Container], shape: M
     left = [name for name in next(iter(parts.values())).tensors if name not in known and not UNUSED.fullmatch(name)]
     problems += [f"{name}: more than the {shape.layers} layers of params.json, or no tensor of a LLaMA" for name in left]
     problems += other_models(parts)
+    buffers = ((name, one) for name, one in next(iter(parts.values())).tensors.items() if UNUSED.fullmatch(name))
+    found_problems = (frequencies_problem(name, one.spec, shape, "n_heads") for name, one in buffers)
+    problems += [one for one in found_problems if one]
+    problems += same_parts(parts, [meta for row, _, meta, _ in rows if row.axis is not None])
     if problems:
         raise PlanError(f"{role}: {folder.name}: the parts, or params.json, do not fit together:", problems[:20])
     return found
@@ -170,3 +178,17 @@ def other_models(parts: Mapping[str, Container]) -> list[str]:
         for file, norm in norms.items()
         if norm is not None and bytes(norm.read(0, norm.spec.rows)) != content
     ]
+
+
+def same_parts(parts: Mapping[str, Container], names: Iterable[str]) -> list[str]:
+    """Parts whose cut tensors begin as those of an earlier one: the same part twice. Constant values tell nothing."""
+    seen: dict[tuple[bytes, ...], str] = {}
+    problems = []
+    looked_at = list(names)[:SAMPLED]
+    for file, part in parts.items():
+        found = [values(part.tensors[name], SAMPLE) for name in looked_at if name in part.tensors]
+        telling = tuple(one.tobytes() for one in found if one is not None and one.size and (one != one[0]).any())
+        if telling and telling in seen:
+            problems.append(f"{file} holds the same as {seen[telling]}: one of them is a copy under another name")
+        seen.setdefault(telling, file)
+    return problems

@@ -44,7 +44,7 @@ def part_files(source: Checkpoint, tensors: Mapping[str, LazyTensor], shape: Mod
     files = []
     for part in range(count):
         named = [(name, cut(unpaired(tensor, row, shape), row, part, count)) for row, name, tensor in ordered]
-        if order == "meta":
+        if order == "meta" and not shape.rope_scaled:
             named.append(("rope.freqs", rope_freqs(tensors, shape)))
         path = part_name(part)
         layout = one_each((name, tensor.spec) for name, tensor in named)
@@ -98,5 +98,5 @@ def rope_freqs(tensors: Mapping[str, LazyTensor], shape: ModelShape) -> LazyTens
     dtype = tensors["model.norm.weight"].spec.dtype
     exact = inv_freq_tensors(shape, converter_named(f"{DEFAULT_CONVERTER}+inv-freq-exact"))
     name = f"model.layers.0.{llama.INV_FREQ}"
-    known = tensors.get(name, exact[name])
+    known = tensors.get(name, exact[name]) if shape.rope_theta == 10000.0 else exact[name]
     return known if known.spec.dtype == dtype else derive(Cast(dtype), known)

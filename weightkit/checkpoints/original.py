@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from weightkit.blobs import MemoryBlob
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, whole
 from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.rope import frequencies_problem, refuse_settings, rope_of_config
 from weightkit.containers.bin import BIN
 from weightkit.containers.torch_zip_writer import TorchZip
 from weightkit.core.blob import Folder
@@ -22,7 +23,7 @@ from weightkit.families.converters import Converter, ModelShape
 from weightkit.ops.add import Cast
 from weightkit.ops.move import PairRows
 
-__all__ = ["inv_freq_tensors", "shape_of", "tokenizer_beside", "torch_encoding", "unpaired"]
+__all__ = ["dropped_buffers", "inv_freq_tensors", "shape_of", "tokenizer_beside", "torch_encoding", "unpaired"]
 
 
 def inv_freq_tensors(shape: ModelShape, converter: Converter) -> dict[str, LazyTensor]:
@@ -30,10 +31,10 @@ def inv_freq_tensors(shape: ModelShape, converter: Converter) -> dict[str, LazyT
 
     They are equal, but not one tensor: each has a place of its own, so that none is taken for tied to another.
     """
-    if converter.inv_freq == "none":
+    if converter.inv_freq == "none" or shape.rope_scaled:
         return {}
     spec = TensorSpec(FLOAT32, (shape.head_dim // 2,))
-    blob = MemoryBlob(llama.inv_freq(shape.head_dim // 2).tobytes() * shape.layers)
+    blob = MemoryBlob(llama.inv_freq(shape.head_dim // 2, shape.rope_theta).tobytes() * shape.layers)
     tensors: dict[str, LazyTensor] = {}
     for layer in range(shape.layers):
         name = f"model.layers.{layer}.{llama.INV_FREQ}"
@@ -60,16 +61,24 @@ def shape_of(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> ModelShap
     """The model's numbers: from config.json, from the tensors, and for LLaMA's own widths known.
 
     Raises:
-        ValueError: Nothing says how many heads it has, or tensors of a LLaMA are missing.
+        ValueError: Nothing says how many heads it has, tensors of a LLaMA are missing, or it has tensors or settings that the
+            layouts of the original weights have no place for.
     """
     lacking = [row.huggingface for row in llama.TOP_TABLE if row.huggingface not in tensors]
-    layers = 1 + max((llama.block_of(name) or 0 for name in tensors if llama.block_of(name) is not None), default=-1)
+    own = (llama.block_of(name) for name in tensors if name.startswith("model.layers."))
+    layers = 1 + max((number for number in own if number is not None), default=-1)
     for layer in range(max(1, layers)):
         names = (f"model.layers.{layer}.{row.huggingface}" for row in llama.LAYER_TABLE)
         lacking += [name for name in names if name not in tensors]
+    config = source.json("config.json")
+    if lacking == ["lm_head.weight"] and config.get("tie_word_embeddings"):
+        raise ValueError(
+            "its head is tied to its embedding (tie_word_embeddings), so it has no lm_head.weight, which this layout stores; "
+            "store the head in a file of its own, with the values of model.embed_tokens.weight"
+        )
     if lacking:
         raise ValueError(f"is no LLaMA, or incomplete: it lacks {', '.join(lacking[:3])}")
-    config = source.json("config.json")
+    refuse_homeless(tensors, layers)
     tokens, dim = tensors["model.embed_tokens.weight"].spec.shape
     heads = config.get("num_attention_heads") or llama.HEADS.get(dim)
     if type(heads) is not int or dim % heads:
@@ -77,7 +86,36 @@ def shape_of(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> ModelShap
     kv_heads = tensors["model.layers.0.self_attn.k_proj.weight"].spec.shape[0] // (dim // heads)
     inner = tensors["model.layers.0.mlp.gate_proj.weight"].spec.shape[0]
     eps = config.get("rms_norm_eps", 1e-5 if dim == 8192 else 1e-6)
-    return ModelShape(dim, inner, heads, kv_heads, layers, tokens, float(eps))
+    shape = ModelShape(dim, inner, heads, kv_heads, layers, tokens, float(eps), *rope_of_config(config))
+    buffer = next((name for name in tensors if llama.is_inv_freq(name)), None)
+    if buffer and (problem := frequencies_problem(buffer, tensors[buffer].spec, shape, "num_attention_heads")):
+        raise ValueError(problem)
+    refuse_settings(config, shape)
+    return shape
+
+
+def refuse_homeless(tensors: Mapping[str, LazyTensor], layers: int) -> None:
+    """Refuse tensors that no layout of the original weights has a place for; rotary buffers alone follow from the numbers.
+
+    Raises:
+        ValueError: There are some.
+    """
+    known = {name for _, name, _, _ in llama.all_rows(layers)}
+    left = [name for name in tensors if name not in known and not llama.is_inv_freq(name)]
+    if left:
+        more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        count = "a tensor" if len(left) == 1 else f"{len(left)} tensors"
+        raise ValueError(
+            f"has {count} that this layout has no place for, so it would be another model: "
+            f"{', '.join(name[:80] for name in left[:4])}{more}"
+        )
+
+
+def dropped_buffers(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:
+    """A note where a file's rotary buffers are not written."""
+    if source.layout != "huggingface" or not any(llama.is_inv_freq(name) for name in tensors):
+        return ()
+    return ("rotary_emb.inv_freq is not written: the frequencies follow from the model's numbers",)
 
 
 def unpaired(tensor: LazyTensor, row: llama.Row, shape: ModelShape) -> LazyTensor:

@@ -15,6 +15,12 @@ __all__ = ["PARAMS", "encode_params", "read_params", "shape_from_params", "vocab
 PARAMS = "params.json"
 LLAMA_TOKENS = 32000
 LLAMA_3_TOKENS = 128256
+KNOWN = (
+    *("dim", "n_heads", "n_kv_heads", "n_layers", "norm_eps", "multiple_of", "ffn_dim_multiplier", "vocab_size"),
+    *("head_dim", "hidden_dim", "rope_theta", "use_scaled_rope"),
+    *("max_seq_len", "max_batch_size", "model_parallel_size"),
+)
+"""Fields that are understood; those of the last line say how a model is run, not what it is."""
 
 
 def read_params(folder: Folder) -> dict[str, Any]:
@@ -55,7 +61,21 @@ def shape_from_params(origin: str, params: dict[str, Any], tokens: int, inner: i
         multiple = params.get("multiple_of", 256)
         wide = int(params.get("ffn_dim_multiplier", 1) * int(8 * dim / 3))
         inner = multiple * ((wide + multiple - 1) // multiple)
-    return ModelShape(dim, inner, heads, kv_heads, params["n_layers"], tokens, float(eps))
+    for name, found in (("head_dim", dim // heads), ("hidden_dim", inner)):
+        if params.get(name) not in (None, found):
+            raise FormatError(
+                origin, f"says {name} {str(params[name])[:40]}, and the model has {found}: no LLaMA, or another's"
+            )
+    theta = params.get("rope_theta", 10000.0)
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
+        raise FormatError(origin, f"rope_theta is {str(theta)[:40]!r}; wanted a number")
+    other = [name for name, value in params.items() if name not in KNOWN and value is not None and value is not False]
+    if other:
+        raise FormatError(
+            origin, f"has fields that are not known, so it may be no LLaMA: {', '.join(name[:40] for name in other[:5])}"
+        )
+    scaled = params.get("use_scaled_rope") is True
+    return ModelShape(dim, inner, heads, kv_heads, params["n_layers"], tokens, float(eps), float(theta), scaled)
 
 
 def vocabulary_of(params: dict[str, Any]) -> int:
@@ -66,7 +86,10 @@ def vocabulary_of(params: dict[str, Any]) -> int:
 
 def encode_params(shape: ModelShape) -> bytes:
     """params.json as Meta's are: one line, no newline, vocabulary -1 (the tokenizer's)."""
+    rope: dict[str, float] = {} if shape.rope_theta == 10000.0 else {"rope_theta": shape.rope_theta}
+    if shape.rope_scaled:
+        rope["use_scaled_rope"] = True
     params: dict[str, int | float] = {"dim": shape.dim, "multiple_of": 256, "n_heads": shape.heads}
     if shape.kv_heads != shape.heads:
         params["n_kv_heads"] = shape.kv_heads
-    return json.dumps({**params, "n_layers": shape.layers, "norm_eps": shape.norm_eps, "vocab_size": -1}).encode()
+    return json.dumps({**params, "n_layers": shape.layers, "norm_eps": shape.norm_eps, **rope, "vocab_size": -1}).encode()

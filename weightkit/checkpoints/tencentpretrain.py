@@ -15,7 +15,14 @@ from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, read_json, r
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
 from weightkit.checkpoints.model import Model, Written
-from weightkit.checkpoints.original import inv_freq_tensors, shape_of, tokenizer_beside, torch_encoding, unpaired
+from weightkit.checkpoints.original import (
+    dropped_buffers,
+    inv_freq_tensors,
+    shape_of,
+    tokenizer_beside,
+    torch_encoding,
+    unpaired,
+)
 from weightkit.containers import open_file
 from weightkit.containers.bin import BIN
 from weightkit.containers.layout import one_each
@@ -81,6 +88,7 @@ class TencentPretrain:
         """One torch file, in the order of TencentPretrain's own script, and its JSON of numbers."""
         follows, tensors = known_tensors(model)
         shape = shape_of(follows, tensors)
+        refuse_shape(shape)
         named = in_script_order(tensors, shape)
         encoding = replace(torch_encoding(FILE_NAME, follows, form), kind="OrderedDict")
         layout = one_each((name, tensor.spec) for name, tensor in named.items())
@@ -88,7 +96,11 @@ class TencentPretrain:
         tokenizer = follows.small("tokenizer.model")
         if tokenizer is not None:
             small.append(SmallFile("tokenizer.model", tokenizer))
-        return Written((OutputFile(FILE_NAME, encoding, layout, tuple((one,) for one in named.values())),), tuple(small))
+        return Written(
+            (OutputFile(FILE_NAME, encoding, layout, tuple((one,) for one in named.values())),),
+            tuple(small),
+            dropped_buffers(follows, tensors),
+        )
 
 
 TENCENTPRETRAIN = TencentPretrain()
@@ -113,6 +125,15 @@ def in_script_order(tensors: Mapping[str, LazyTensor], shape: ModelShape) -> dic
             tensor = tensors[f"model.layers.{layer}.{row.huggingface}"]
             named[f"{PREFIX}{layer}.{row.tencent}"] = unpaired(tensor, row, shape)
     return named | {row.tencent: tensors[row.huggingface] for row in (norm, head)}
+
+
+def refuse_shape(shape: ModelShape) -> None:
+    """Refuse numbers that the JSON beside the file has no word for: ``ValueError``."""
+    if shape.rope_theta != 10000.0 or shape.rope_scaled:
+        scaled = ", scaled" if shape.rope_scaled else ""
+        raise ValueError(f"its rope_theta is {shape.rope_theta}{scaled}, which TencentPretrain's layout has no word for")
+    if shape.kv_heads != shape.heads:
+        raise ValueError(f"has {shape.kv_heads} heads of keys to {shape.heads}, which TencentPretrain's layout has no word for")
 
 
 def head_count(folder: Folder, where: str, width: int, role: str) -> int:

@@ -61,6 +61,8 @@ def show(folder: Path) -> None:
     at = flip_bit(damaged / "base" / "pytorch_model.bin")
     click.echo(f"And one bit of a copy of the base flips, in byte {at}; no file appears:")
     call(folder, 1, "recover", "--raw", "damaged/base", *rest, "damaged/again")
+    if (damaged / "again").is_dir():
+        (damaged / "again").rmdir()
 
 
 def what_next(keep: Path | None) -> list[str]:

@@ -13,7 +13,16 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-__all__ = ["CONVERTERS", "DEFAULT_CONVERTER", "MODIFIERS", "Converter", "ModelShape", "converter_named"]
+__all__ = ["CONVERTERS", "DEFAULT_CONVERTER", "LLAMA_3_SCALING", "MODIFIERS", "Converter", "ModelShape", "converter_named"]
+
+
+LLAMA_3_SCALING: dict[str, int | float] = {
+    "factor": 8.0,
+    "high_freq_factor": 4.0,
+    "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 8192,
+}
+"""What Meta's ``use_scaled_rope`` stands for. Source: llama-models ``apply_scaling``; config.json of Llama-3.1-8B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,8 @@ class ModelShape:
         layers: Layers.
         tokens: Rows of the embedding.
         norm_eps: Epsilon of the norms.
+        rope_theta: Base of the rotary frequencies.
+        rope_scaled: Whether they are scaled as LLaMA 3.1's.
     """
 
     dim: int
@@ -37,6 +48,8 @@ class ModelShape:
     layers: int
     tokens: int
     norm_eps: float
+    rope_theta: float = 10000.0
+    rope_scaled: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -117,6 +130,10 @@ class Converter:
             written["max_position_embeddings"] = 2048
         if shape.kv_heads != shape.heads:
             written["num_key_value_heads"] = shape.kv_heads
+        if shape.rope_theta != 10000.0:
+            written["rope_theta"] = shape.rope_theta
+        if shape.rope_scaled:
+            written |= {"rope_scaling": {"rope_type": "llama3", **LLAMA_3_SCALING}, "max_position_embeddings": 131072}
         return sorted_json(written)
 
     def generation_config(self) -> bytes:

@@ -58,7 +58,7 @@ def hub(folder: Path) -> list[Entry]:
         except ValueError as error:
             raise FormatError(
                 note,
-                f"its etag {etag[:80]!r} is neither a SHA-256 nor git's SHA-1, so nothing is known of {name}; download the file "
-                "again, or name a list with --checksums",
+                f"its etag {etag[:80]!r} is neither a SHA-256 nor git's SHA-1, so nothing is known of {name}; download the "
+                "file again, or name a list with --checksums",
             ) from error
     return found

@@ -23,10 +23,10 @@ __all__ = [
     "INDEX_NBYTES",
     "complete",
     "lacking",
+    "missing_notes",
     "missing_of",
     "named_by_index",
     "siblings",
-    "told",
     "whole_folder",
     "whole_source",
 ]
@@ -128,7 +128,7 @@ def absent(checkpoint: Checkpoint) -> list[str]:
     return [] if checkpoint.folder.single else [name for name in siblings(checkpoint.files) if name not in checkpoint.files]
 
 
-def told(checkpoint: Checkpoint) -> list[str]:
+def missing_notes(checkpoint: Checkpoint) -> list[str]:
     """What is said of a checkpoint that is only looked at, where files of it are missing."""
     missing = absent(checkpoint)
     return [str(Incomplete(checkpoint.name, missing, BY_NUMBERS))] if missing else []

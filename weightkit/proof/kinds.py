@@ -16,6 +16,7 @@ from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.families import llama
 from weightkit.methods import methods, wkx, xor_enc
 from weightkit.methods.xor_files import ENC, head
+from weightkit.proof.completeness import missing_notes
 
 __all__ = ["of_file", "of_folder"]
 
@@ -119,7 +120,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     if rows:
         parts.append(f"{rows} tokens{llama.named_rows(rows)}")
     yield "; ".join(part for part in parts if part)
-    yield from told(checkpoint)
+    yield from missing_notes(checkpoint)
     if checkpoint.layout == "huggingface":
         yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
     yield "; ".join(f"{name}: written by {container.written_by}" for name, container in list(checkpoint.files.items())[:2])
