@@ -30,5 +30,9 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = f"weightkit {release}"
 html_show_sphinx = False
-html_theme_options = {"source_repository": "https://github.com/weightkit/weightkit/", "source_branch": "main", "source_directory": "docs/"}
+html_theme_options = {
+    "source_repository": "https://github.com/weightkit/weightkit/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 html_static_path: list[str] = []

@@ -376,3 +376,31 @@ def test_make_diff_keeps_mismatched_when_asked() -> None:
             ["--raw", str(HF), "--tuned", str(PEER / "tuned-fp16-bin"), "--out", "nowhere-at-all", "--keep-mismatched"],
         )
     assert seen["keep_mismatched"] is True
+
+
+@pytest.mark.parametrize("block", [97, 4096, 1 << 20])
+def test_a_sound_file_goes_by_whatever_the_blocks(tmp_path: Path, block: int) -> None:
+    """Checksums of records over blocks of any size; what torch and safetensors wrote is sound, one bit less is not."""
+    from safetensors.torch import save_file
+
+    from weightkit.core.errors import FormatError
+    from weightkit.methods.xor_end import Sound
+    from weightkit.streams import Known
+
+    held = {"a": torch.arange(3001, dtype=torch.float32), "b": torch.ones(7, 5, dtype=torch.float16), "e": torch.empty(0)}
+    torch.save(held, tmp_path / "m.bin")
+    save_file(held, tmp_path / "m.safetensors")
+    old = tmp_path / "old.bin"
+    torch.save(held, old, _use_new_zipfile_serialization=False)
+    files = [tmp_path / "m.bin", tmp_path / "m.safetensors", old, *HF.glob("*.bin"), META / "consolidated.00.pth"]
+    files += sorted((PEER.parent / "torch-golden").rglob("*.bin")) + sorted((PEER.parent / "torch-golden").rglob("*.pt"))
+    for one in files:
+        data = one.read_bytes()
+        assert b"".join(Sound(Known(data), one.name).chunks(block)) == data, one
+    data = (tmp_path / "m.bin").read_bytes()
+    at = data.index(held["a"].numpy().tobytes()) + 5000
+    for wrong in (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], data[:-300], data[: at - 64] + data[at:]):
+        with pytest.raises(FormatError, match="no sound file of weights"):
+            list(Sound(Known(wrong), "m.bin").chunks(block))
+    with pytest.raises(FormatError, match="by its header"):
+        list(Sound(Known((tmp_path / "m.safetensors").read_bytes()[:-1]), "m.safetensors").chunks(block))

@@ -381,6 +381,7 @@ def test_a_word_that_means_nothing_is_refused(line: str, complaint: str, tmp_pat
 
 
 def test_the_number_of_entries_is_the_one_that_is_told() -> None:
-    for file, said in (("README.md", r"(\d+) entries"), ("README_zh.md", r"(\d+) 个条目")):
+    english = r"(\d+) entries"
+    for file, said in (("README.md", english), ("docs/explanation.md", english), ("README_zh.md", r"(\d+) 个条目")):
         for number in re.findall(said, (ROOT / file).read_text()):
             assert int(number) == len(catalog.releases()), file

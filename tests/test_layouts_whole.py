@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from safetensors.torch import save_file
 from tests.conftest import PEER, bits
 from weightkit.convert import convert
 from weightkit.core.errors import PlanError, WeightkitError
+from weightkit.diff import make_diff
 from weightkit.inspect import inspect
 from weightkit.manifest import of_tensors
+from weightkit.merge import merge_lora
 from weightkit.recover import recover
 from weightkit.verify import verify
 
@@ -213,3 +216,100 @@ def test_another_set_of_shards_beside_the_indexed_one(tmp_path: Path) -> None:
 def tensors_of(folder: Path) -> bytes:
     """The list of a folder's tensors."""
     return of_tensors(folder)[1]
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers"])
+def test_a_config_of_another_model(tmp_path: Path, field: str) -> None:
+    source = copied(HF, tmp_path / "x", **{field: 4096})
+    said = f"config.json says {field} 4096"
+    assert any(said in one for one in inspect(source).notes)
+    assert any(said in one for one in convert(source, tmp_path / "o", "hf").plan.notes)
+    with pytest.raises(PlanError, match=said):
+        convert(source, tmp_path / "m", "meta")
+
+
+def test_new_rows_without_a_tokenizer_of_their_own(tmp_path: Path) -> None:
+    adapter = copied_files(PEER / "lora-zh1-bin", tmp_path / "a", ("adapter_config.json", "adapter_model.bin"))
+    done = merge_lora(HF, [adapter], tmp_path / "o")
+    assert any("330 rows" in one and "tokenizer" in one for one in done.plan.notes)
+    whole = merge_lora(HF, [PEER / "lora-zh1-bin"], tmp_path / "p")
+    assert not any("tokenizer that goes along" in one for one in whole.plan.notes)
+
+
+def test_a_diff_without_a_config(tmp_path: Path) -> None:
+    diff = copied_files(PEER / "diffs" / "knowlm", tmp_path / "d", ("pytorch_model.bin",))
+    done = recover(HF, diff, tmp_path / "o")
+    assert any("no config.json" in one for one in done.plan.notes)
+
+
+def test_parts_without_a_tokenizer(tmp_path: Path) -> None:
+    raw = copied_files(META, tmp_path / "m", ("params.json", "consolidated.00.pth"))
+    done = convert(raw, tmp_path / "o", "hf")
+    assert not (tmp_path / "o" / "tokenizer_config.json").exists()
+    assert any("no tokenizer" in one for one in done.plan.notes)
+
+
+def copied_files(source: Path, to: Path, names: Sequence[str]) -> Path:
+    """Some files of a folder in another."""
+    to.mkdir()
+    for name in names:
+        shutil.copyfile(source / name, to / name)
+    return to
+
+
+def exact(tmp_path: Path) -> tuple[Path, Path]:
+    """A tuned model with files of its own, and its exact difference."""
+    tuned = copied(PEER / "tuned-fp16-bin", tmp_path / "t")
+    for name in ("modeling_own.py", "spiece.model", "qwen.tiktoken", "processor_config.json"):
+        (tuned / name).write_text(name)
+    (tuned / "SHA256SUMS").write_text("")
+    make_diff(HF, tuned, tmp_path / "d", method="exact")
+    return tuned, tmp_path / "d"
+
+
+def test_an_exact_difference_brings_all_small_files(tmp_path: Path) -> None:
+    tuned, diff = exact(tmp_path)
+    recover(HF, diff, tmp_path / "o")
+    for file in tuned.iterdir():
+        if file.name != "SHA256SUMS":
+            assert (tmp_path / "o" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize("way", ["missing", "edited"])
+def test_an_exact_difference_that_is_not_as_its_list_says(tmp_path: Path, way: str) -> None:
+    _, diff = exact(tmp_path)
+    if way == "missing":
+        (diff / "config.json").unlink()
+    else:
+        (diff / "config.json").write_text("{}")
+    with pytest.raises(PlanError, match="config.json"):
+        recover(HF, diff, tmp_path / "o")
+
+
+def test_small_files_that_do_not_go_along_are_named(tmp_path: Path) -> None:
+    source = copied(HF, tmp_path / "x")
+    for name in ("modeling_own.py", "spiece.model", "processor_config.json"):
+        (source / name).write_text(name)
+    (note,) = [one for one in convert(source, tmp_path / "o", "hf").plan.notes if "not taken along" in one]
+    assert all(name in note for name in ("modeling_own.py", "spiece.model", "processor_config.json"))
+    assert not convert(HF, tmp_path / "p", "hf").plan.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["consolidated.00.pth", "consolidated.01.pth", "consolidated.03.pth"], "consolidated.02.pth"),
+        (["model_00001-of-00002.safetensors"], "model_00002-of-00002.safetensors"),
+        (["weights-1-of-3.safetensors", "weights-3-of-3.safetensors"], "weights-2-of-3.safetensors"),
+        ([f"weights-{n}-of-12.safetensors" for n in range(1, 12)], "weights-12-of-12.safetensors"),
+        (["w-01-of-02.bin"], "w-02-of-02.bin"),
+    ],
+)
+def test_a_gap_in_numbered_files(tmp_path: Path, names: list[str], missing: str) -> None:
+    lines = []
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+        lines.append(f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n")
+    (tmp_path / "SHA256SUMS").write_text("".join(lines))
+    found = verify(tmp_path)
+    assert [one.path for one in found.checked if one.status == "missing"] == [missing]

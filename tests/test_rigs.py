@@ -21,6 +21,7 @@ def test_kills() -> None:
     assert "6 kills, seed 1: 0 finds" in rig("tests.rigs.kills", "--kills", "2", "--jobs", "recover,merge,make-diff", "--small")
 
 
+@pytest.mark.slow
 def test_faults() -> None:
     assert "40 faults of" in rig("tests.rigs.faults", "--sample", "40", "--seed", "1")
 

@@ -7,7 +7,6 @@ weightkit.convert.convert_checkpoint("LLaMA/13B", "llama-13b-hf", to="hf", conve
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,7 @@ from weightkit.checkpoints.form import Form, Order
 from weightkit.checkpoints.params import read_params, shape_from_params, vocabulary_of
 from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
 from weightkit.containers.bin import BIN
-from weightkit.core.arguments import as_nbytes, as_tuple, raise_first, telling
+from weightkit.core.arguments import OneOrMore, as_nbytes, as_paths, raise_first, telling
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
@@ -88,11 +87,11 @@ def prepare(
     dtype: DType | str | None = None,
     parts: int | None = None,
     order: Order = "meta",
-    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
 ) -> Plan:
     """Open the source and plan; touches nothing. Raises like ``convert``."""
     sources = check_out(Path(dst), [("SRC", src)])
-    lists = [(Path(path), manifests.read(Path(path))) for path in as_tuple(checksums)]
+    lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     model = based(src, "SRC", converter)
     source = whole_source(open_checkpoint(model.source, model.role, model.converter))
     cast_to = None if dtype is None else dtype_named(dtype)
@@ -141,7 +140,7 @@ def convert_checkpoint(
     dtype: DType | str | None = None,
     parts: int | None = None,
     order: Order = "meta",
-    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
     jobs: int = 1,
     max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,

@@ -1,7 +1,7 @@
 """Says what a file or a folder is: by its digest, where that was published, and by what its bytes tell. Needs no torch.
 
 import weightkit.identify
-for line in weightkit.identify.identify("some-folder").lines:
+for line in weightkit.identify.identify_path("some-folder").lines:
     print(line)
 """
 
@@ -18,7 +18,7 @@ from weightkit.core.sizes import format_size
 from weightkit.proof.kinds import of_file, of_folder
 from weightkit.proof.lists import usable
 
-__all__ = ["Identity", "identify", "published"]
+__all__ = ["Identity", "identify", "identify_path", "published"]
 
 QUICK_NBYTES = 1 << 30
 """Files up to this size are hashed without being asked: about a second."""
@@ -39,8 +39,11 @@ class Identity:
     lines: tuple[str, ...]
 
 
-def identify(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
+def identify_path(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
     """Say what a file or folder is.
+
+    >>> weightkit.identify_path("base").lines[0]
+    "a model; transformers' layout; 1 files; float16; 320 tokens"
 
     Args:
         path: The file or folder.
@@ -73,6 +76,8 @@ def identify(path: str | os.PathLike[str], *, full: bool = False) -> Identity:
         lines.append(f"not hashed, larger than {format_size(QUICK_NBYTES)}: {', '.join(skipped[:3])}; --full hashes them, too")
     return Identity(target, tuple(releases), tuple(lines))
 
+
+identify = identify_path
 
 ORDER = ("raw", "tokenizer", "converted", "lora", "diff", "xor", "result")
 """Kinds of entries, those first that others took a file from."""

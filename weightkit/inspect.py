@@ -12,6 +12,7 @@ from pathlib import Path
 
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.agreement import contradicting
 from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
@@ -100,5 +101,6 @@ def inspect(path: Place) -> Inspection:
         for name, container in checkpoint.files.items()
     )
     small = () if lone_file(folder) else tuple(checkpoint.small_files())
-    notes = (*missing_notes(checkpoint), *beside_notes(checkpoint))
+    own = [] if lone_file(folder) else contradicting(checkpoint.json("config.json"), checkpoint.tensors)
+    notes = (*missing_notes(checkpoint), *beside_notes(checkpoint), *own)
     return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint), notes)

@@ -16,7 +16,7 @@ from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import layout_named
 from weightkit.checkpoints.form import Form, Order
-from weightkit.core.arguments import as_nbytes, as_tuple, raise_first, telling
+from weightkit.core.arguments import OneOrMore, as_nbytes, as_paths, as_tuple, raise_first, telling
 from weightkit.core.dtypes import DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
@@ -54,7 +54,7 @@ def prepare(
     to: Target | None = None,
     parts: int | None = None,
     order: Order | None = None,
-    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
     notify: Notify = ignore,
@@ -63,7 +63,7 @@ def prepare(
     adapters = as_tuple(adapters)
     cast_to = None if dtype is None else dtype_named(dtype)
     sources = check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
-    lists = [(Path(path), manifests.read(Path(path))) for path in as_tuple(checksums)]
+    lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     notes: list[str] = []
     published: list[tuple[str, Sequence[Entry]]] = []
     entry = None
@@ -123,7 +123,7 @@ def merge_lora(
     to: Target | None = None,
     parts: int | None = None,
     order: Order | None = None,
-    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
     jobs: int = 1,
     max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,

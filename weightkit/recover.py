@@ -17,7 +17,7 @@ from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
-from weightkit.core.arguments import as_nbytes, as_tuple, raise_first, telling
+from weightkit.core.arguments import OneOrMore, as_nbytes, as_paths, as_tuple, raise_first, telling
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.core.probes import Infinite
@@ -54,7 +54,7 @@ def prepare(
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
-    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
 ) -> Plan:
@@ -67,7 +67,7 @@ def prepare(
     lora = as_tuple(lora)
     named = [] if key is None else [("--key", key)]
     sources = check_out(Path(out), [("--raw", raw), (DIFF, diff), *named, *((LORA, one) for one in lora)])
-    lists = [(Path(path), manifests.read(Path(path))) for path in as_tuple(checksums)]
+    lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     said = Said(rules or Rules(), form or Form(), how, allow_tuned_base)
     notes: list[str] = []
     published_key = entry = None
@@ -138,7 +138,7 @@ def recover_release(
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
-    checksums: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
     jobs: int = 1,
     max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,

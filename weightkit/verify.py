@@ -1,7 +1,7 @@
 """Checks files against published digests, and names each: ok, FAILED, missing, extra. Needs no torch.
 
 import weightkit.verify
-weightkit.verify.verify("llama-13b", ["llama-13b.sha256"]).ok
+weightkit.verify.verify_files("llama-13b", "llama-13b.sha256").ok
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from weightkit import manifests
 from weightkit.blobs import local_path
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.beside import unread
+from weightkit.core.arguments import OneOrMore, as_paths, as_tuple, raise_first, telling
 from weightkit.core.digest import CHUNK, Digest, Hasher, hash_file
-from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.errors import DigestMismatch, FormatError, Incomplete, PlanError
 from weightkit.core.events import BytesWritten, Notify, Started, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
@@ -28,7 +29,7 @@ from weightkit.proof.contents import tensor_digests
 from weightkit.proof.glance import at_a_glance, hint
 from weightkit.proof.lists import LIST_ENDINGS, LIST_NAMES, entries_of
 
-__all__ = ["LIST_NAMES", "Checked", "Verification", "verify"]
+__all__ = ["LIST_NAMES", "Checked", "Verification", "verify", "verify_files"]
 
 SMALL = 1 << 20
 """Files up to this size are always hashed; of larger ones what is cheap to see is looked at first."""
@@ -55,11 +56,17 @@ class Checked:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verification:
     """What was found, in the order of the lists, extra files last."""
 
     checked: tuple[Checked, ...]
+
+    def __repr__(self) -> str:
+        counts = [f"{n} {status}" for status in ("ok", "FAILED", "missing", "extra") if (n := self.count(status))]
+        bad = [one.path for one in self.checked if one.status in ("FAILED", "missing")]
+        more = f", ... {len(bad) - 4} more" if len(bad) > 4 else ""
+        return f"<{', '.join(counts) or 'nothing checked'}{': ' if bad else ''}{', '.join(bad[:4])}{more}>"
 
     def count(self, status: Status) -> int:
         """How many files have this status."""
@@ -77,12 +84,14 @@ class Verification:
         )
 
 
-def verify(
+def verify_files(
     path: str | os.PathLike[str],
-    lists: Sequence[str | os.PathLike[str]] = (),
+    lists: OneOrMore = (),
     *,
-    releases: Sequence[str] = (),
+    releases: str | Sequence[str] = (),
     jobs: int = 2,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Verification:
     """Check a folder or a file against digests.
@@ -91,20 +100,47 @@ def verify(
     pointers, the Hub's own notes, or those of the catalog. Of a large file, size and what it begins and ends with are looked
     at before it is hashed: a pointer, a web page or a download that was cut off is named at once.
 
+    >>> weightkit.verify_files("release").ok
+    True
+
     Args:
         path: The folder; or one file, which is looked up by its name, or of a release by its digest.
         lists: Files that hold digests; by default those of ``LIST_NAMES`` that are in the folder, or the Hub's notes in it.
         releases: Entries of the catalog.
         jobs: Files at a time.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether files that FAILED or are missing are raised, the others as notes of the first.
         notify: Told of bytes read.
 
     Raises:
         PlanError: There is nothing to check, or nothing to check it against.
         FormatError: A list is malformed.
+        DigestMismatch: A file FAILED or is missing, and ``raise_on_mismatch`` was said.
     """
+    with telling("verifying", notify, progress) as notify:
+        found = look(path, as_paths(lists), as_tuple(releases), jobs, notify)
+    if raise_on_mismatch and not found.ok:
+        raise_first([mismatch(one) for one in found.checked if one.status in ("FAILED", "missing")])
+    return found
+
+
+verify = verify_files
+
+
+def mismatch(one: Checked) -> DigestMismatch:
+    """A file that FAILED or is missing, as an error."""
+    if one.status == "missing" or one.expected is None:
+        return Incomplete(one.path, [one.path], one.hint or "a list names")
+    actual = one.actual.hex if one.actual else "not taken"
+    return DigestMismatch(one.path, one.expected.algorithm, one.expected.hex, actual, one.hint)
+
+
+def look(
+    path: str | os.PathLike[str], chosen: Sequence[Path], releases: Sequence[str], jobs: int, notify: Notify
+) -> Verification:
+    """The work of ``verify_files``."""
     target = local_path(path, "PATH")
     folder = target if target.is_dir() else target.parent
-    chosen = [Path(one) for one in lists]
     if not chosen and not releases:
         chosen = [folder / name for name in LIST_NAMES if (folder / name).is_file()]
     wanted: dict[str, list[Entry]] = {}

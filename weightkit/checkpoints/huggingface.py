@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from weightkit.checkpoints.agreement import written_notes
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
@@ -76,7 +77,9 @@ class HuggingFace:
             form = replace(form, max_shard_bytes=SHARD_NBYTES)
         notes: list[str] = []
         files = output_files(follows, tensors, form, notes)
-        return Written(files, small_files(model, files, form), tuple(notes), named=True)
+        small = small_files(model, files, form)
+        notes += written_notes(model, {one.path for one in small})
+        return Written(files, small, tuple(notes), named=True)
 
 
 HUGGINGFACE = HuggingFace()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar
 
+from weightkit.checkpoints.agreement import without_lone_tokenizer
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
 from weightkit.checkpoints.flavour import values
 from weightkit.checkpoints.form import Form
@@ -72,7 +73,7 @@ class Meta:
             tensors[name] = tensor if tensor.spec.dtype == FLOAT16 else derive(Cast(FLOAT16), tensor)
         tensors |= inv_freq_tensors(shape, converter)
         ordered = {name: tensors[name] for name in llama.in_state_dict_order(tensors)}
-        made = converter.small_files(shape) | tokenizer_beside(folder)
+        made = without_lone_tokenizer(converter.small_files(shape), tokenizer_beside(folder))
         return Checkpoint(folder, "meta", parts[names[0]].format, parts, ordered, made=made)
 
     def write(self, model: Model, form: Form) -> Written:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weightkit.blobs import MemoryBlob
+from weightkit.checkpoints.agreement import contradicting
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, whole
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.rope import frequencies_problem, refuse_settings, rope_of_config
@@ -79,6 +80,8 @@ def shape_of(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> ModelShap
     if lacking:
         raise ValueError(f"is no LLaMA, or incomplete: it lacks {', '.join(lacking[:3])}")
     refuse_homeless(tensors, layers)
+    if problems := contradicting(config, tensors):
+        raise ValueError(problems[0])
     tokens, dim = tensors["model.embed_tokens.weight"].spec.shape
     heads = config.get("num_attention_heads") or llama.HEADS.get(dim)
     if type(heads) is not int or dim % heads:

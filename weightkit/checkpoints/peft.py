@@ -30,7 +30,7 @@ from weightkit.core.lazy import LazyTensor, derive
 from weightkit.families import llama
 from weightkit.ops.move import DropLastAxis
 
-__all__ = ["Adapter", "Factors", "in_base", "is_adapter", "open_adapter"]
+__all__ = ["Adapter", "Factors", "in_base", "is_adapter", "open_adapter", "stripped"]
 
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
 """In the order in which PEFT looks for them."""

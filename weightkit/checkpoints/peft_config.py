@@ -9,9 +9,10 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from weightkit.checkpoints.peft_targets import Targets, read_targets
 from weightkit.core.errors import FormatError, PlanError
 
 __all__ = ["CONFIG", "Config", "read_config"]
@@ -30,6 +31,10 @@ APPLIED = {
     "init_lora_weights",
     "ensure_weight_tying",
     "modules_to_save",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
 }
 """Fields of the config that decide something here."""
 
@@ -39,10 +44,7 @@ WITHOUT_EFFECT = {
     "base_model_name_or_path",
     "bias",  # whole tensors in the file, told by their names
     "eva_config",
-    "exclude_modules",
     "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
     "lora_dropout",
     "megatron_config",
     "megatron_core",
@@ -51,7 +53,6 @@ WITHOUT_EFFECT = {
     "qalora_group_size",  # of use_qalora, which is refused
     "revision",
     "runtime_config",
-    "target_modules",  # what is in the file has been trained
     "task_type",
 }
 """Fields that are known to change nothing in a merge: they say what was trained and how, not what it means."""
@@ -97,6 +98,7 @@ class Config:
         enabled: Of a weight that joins several, which have a LoRA (``enable_lora``); empty where that is not so.
         saved: Ends of the names of modules that were trained whole (``modules_to_save``).
         kept_tied: Whether a tied embedding stays one with its head (``ensure_weight_tying``).
+        targets: Which modules have a LoRA.
     """
 
     rank: int
@@ -108,6 +110,7 @@ class Config:
     enabled: tuple[bool, ...] = ()
     saved: tuple[str, ...] = ()
     kept_tied: bool = False
+    targets: Targets = field(default_factory=Targets)
 
     def saves(self, module: str) -> bool:
         """Whether a module was trained whole. Source: PEFT, ``_set_trainable``: by the end of its name."""
@@ -164,6 +167,7 @@ def read_config(fields: Mapping[str, Any], origin: str) -> Config:
         enabled=tuple(enabled),
         saved=names(fields.get("modules_to_save"), "modules_to_save", origin),
         kept_tied=bool(fields.get("ensure_weight_tying")),
+        targets=read_targets(fields, origin),
     )
 
 

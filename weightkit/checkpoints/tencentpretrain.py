@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from weightkit.checkpoints.agreement import without_lone_tokenizer
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, read_json, read_small
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
@@ -81,7 +82,7 @@ class TencentPretrain:
             tensors[name] = derive(PairRows(shape.head_dim, halves=True), own) if row.paired else own
         tensors |= inv_freq_tensors(shape, converter)
         ordered = {name: tensors[name] for name in llama.in_state_dict_order(tensors)}
-        made = converter.small_files(shape) | tokenizer_beside(folder)
+        made = without_lone_tokenizer(converter.small_files(shape), tokenizer_beside(folder))
         return Checkpoint(folder, "tencentpretrain", container.format, {file: container}, ordered, made=made)
 
     def write(self, model: Model, form: Form) -> Written:

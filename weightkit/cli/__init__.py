@@ -16,6 +16,7 @@ import click
 
 from weightkit.cli.talk import end, set_color, wants_json
 from weightkit.cli.usage import COMMAND_WORDS, Jobs
+from weightkit.core.errors import WeightkitError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -70,6 +71,7 @@ class Commands(Jobs):
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is under way is being undone; let it
             raise KeyboardInterrupt
 
+        WeightkitError.in_options = True
         if not kwargs.pop("standalone_mode", True):
             return super().main(args, prog_name, standalone_mode=False, **kwargs)
         if threading.current_thread() is threading.main_thread():

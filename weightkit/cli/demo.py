@@ -61,8 +61,7 @@ def show(folder: Path) -> None:
     at = flip_bit(damaged / "base" / "pytorch_model.bin")
     click.echo(f"And one bit of a copy of the base flips, in byte {at}; no file appears:")
     call(folder, 1, "recover", "--raw", "damaged/base", *rest, "damaged/again")
-    if (damaged / "again").is_dir():
-        (damaged / "again").rmdir()
+    shutil.rmtree(damaged / "again", ignore_errors=True)
 
 
 def what_next(keep: Path | None) -> list[str]:
@@ -74,7 +73,8 @@ def what_next(keep: Path | None) -> list[str]:
         name = activate.relative_to(Path.cwd()) if activate.is_relative_to(Path.cwd()) else activate
         enter = [f"  . {shlex.quote(str(name))}"]
     if keep is None:
-        return ["next: make the same folders to play with, then try the commands of README.md", *enter, "  weightkit demo --keep play"]
+        first = "next: make the same folders to play with, then try the commands of README.md"
+        return [first, *enter, "  weightkit demo --keep play"]
     return [
         f"next: base, tuned and diff in {keep} are whole, and so the commands of README.md work there",
         *enter,

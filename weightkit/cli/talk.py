@@ -149,7 +149,13 @@ def status_of(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, "interrupted"
     if isinstance(error, DigestMismatch):
         return MISMATCH, "incomplete" if isinstance(error, Incomplete) else "mismatch"
-    kinds = ((FormatError, "format"), (PlanError, "plan"), (WeightkitError, "refused"), (OSError, "system"), (MemoryError, "memory"))
+    kinds = (
+        (FormatError, "format"),
+        (PlanError, "plan"),
+        (WeightkitError, "refused"),
+        (OSError, "system"),
+        (MemoryError, "memory"),
+    )
     for known, kind in kinds:
         if isinstance(error, known):
             return REFUSED, kind

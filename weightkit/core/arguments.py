@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from weightkit.core.errors import DigestMismatch
 from weightkit.core.events import Event, Notify, ignore
 from weightkit.core.sizes import parse_size
 
-__all__ = ["as_nbytes", "as_tuple", "raise_first", "telling"]
+__all__ = ["OneOrMore", "as_nbytes", "as_paths", "as_tuple", "raise_first", "telling"]
 
 One = TypeVar("One")
+OneOrMore = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""Paths, or a single one."""
+
+
+def as_paths(value: OneOrMore) -> tuple[Path, ...]:
+    """Some paths, or a single one, as paths."""
+    return tuple(Path(one) for one in ((value,) if isinstance(value, str | os.PathLike) else value))
 
 
 def as_tuple(value: One | Sequence[One]) -> tuple[One, ...]:

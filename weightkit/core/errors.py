@@ -15,12 +15,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
+
+from weightkit.core.wording import as_arguments
 
 __all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "TorchError", "WeightkitError"]
 
 
 class WeightkitError(Exception):
-    """Anything that weightkit refuses to go on with."""
+    """Anything that weightkit refuses to go on with. Its message names arguments; where the command line speaks, options.
+
+    Attributes:
+        in_options: Whether messages name options: a process speaks either way, and the command line says so when it starts.
+    """
+
+    in_options: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return self.text() if WeightkitError.in_options else as_arguments(self.text())
+
+    def text(self) -> str:
+        """The message as it was written, with options."""
+        return super().__str__()
 
 
 class FormatError(WeightkitError):
@@ -36,7 +52,8 @@ class FormatError(WeightkitError):
         super().__init__(path, problem, offset)
         self.path, self.problem, self.offset = path, problem, offset
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """Where, what, and at which byte."""
         where = "" if self.offset is None else f" (at byte {self.offset})"
         return f"{self.path}: {self.problem}{where}"
 
@@ -58,7 +75,8 @@ class PlanError(WeightkitError):
         self.summary, self.problems = summary, tuple(problems)
         self.path, self.hint = path, hint
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """The summary and its hint, then a line for each problem."""
         first = self.summary if self.hint is None else f"{self.summary}; {self.hint}"
         return "\n".join([first, *(f"  {problem}" for problem in self.problems)])
 
@@ -75,7 +93,8 @@ class TorchError(WeightkitError):
         super().__init__(problem, hint)
         self.problem, self.hint = problem, hint
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """What was found, and what mends it."""
         return f"{self.problem}; {self.hint}"
 
 
@@ -95,7 +114,8 @@ class DigestMismatch(WeightkitError):
         self.path, self.algorithm = path, algorithm
         self.expected, self.actual, self.reason = expected, actual, reason
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """The file, both digests, and why."""
         tail = f"; {self.reason}" if self.reason else ""
         return f"{self.path}: {self.algorithm} is {self.actual}, wanted {self.expected}{tail}"
 
@@ -113,6 +133,7 @@ class Incomplete(DigestMismatch):
         self.missing = tuple(missing)
         self.args = (path, self.missing, reason)
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """The first of what is missing."""
         more = f" and {len(self.missing) - 4} more" if len(self.missing) > 4 else ""
         return f"{self.path}: is not complete: {', '.join(self.missing[:4])}{more} not there, which {self.reason}"

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from weightkit.checkpoints.beside import unread_notes
 from weightkit.checkpoints.checkpoint import Checkpoint, read_small, small_names
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.model import Model
-from weightkit.containers import Container, formats
+from weightkit.containers import Container, formats, suffixes
 from weightkit.core.blob import Blob, Folder
-from weightkit.core.digest import Digest
+from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import PlanError
 from weightkit.core.lazy import LazyTensor
+from weightkit.manifests import parse as parse_sums
 from weightkit.methods import Evidence
 from weightkit.methods.base import opened
 from weightkit.methods.wkx import SUFFIX, Difference, Restored, Segment, predicts, read_directory, spec_of
@@ -25,6 +28,11 @@ from weightkit.run.plan import Plan, SmallFile, StreamFile
 from weightkit.streams.planes import compressor
 
 __all__ = ["METHOD", "Exact", "Options", "is_exact", "plan_make", "plan_recover"]
+
+
+OWN_SUMS, TENSORS = "SHA256SUMS", "TENSORS"
+LIST_ENDINGS = ("SUMS", ".sha256", ".md5", ".sha512", "checklist.chk")
+MAX_PLAIN_NBYTES = 64 << 20
 
 
 def is_exact(folder: Folder) -> bool:
@@ -59,6 +67,7 @@ def plan_make(base: Checkpoint, tuned: Checkpoint) -> Plan:
         [] if known == total else ["tensors that the base lacks are stored whole, compressed: whoever has the diff has them"]
     )
     small = plain_files(tuned.folder)
+    notes += [*unread_notes(base), *unread_notes(tuned)]
     return Plan("make-diff", (step, "restored again in the same pass, and compared"), tuple(files), small, tuple(notes))
 
 
@@ -163,9 +172,43 @@ def segment_of(one: Mapping[str, Any], at: int, file: str, base: Checkpoint) -> 
 def plain_files(folder: Folder) -> tuple[SmallFile, ...]:
     """Config, tokenizer and index files, as they are; of a single file, those that lie beside it."""
     usual = [f"{one.stem}{one.suffixes[0]}.index.json" for one in formats()]
-    indexes = [name for name in folder.names() if name.endswith(".index.json") and "/" not in name]
-    names = {*small_names(folder), *indexes, *(name for name in usual if folder.holds(name))}
+    every = [] if folder.single else [name for name in folder.names() if goes_along(folder, name)]
+    names = {*small_names(folder), *every, *(name for name in usual if folder.holds(name))}
     return tuple(SmallFile(name, read_small(folder, name) or b"") for name in sorted(names))
+
+
+def goes_along(folder: Folder, name: str) -> bool:
+    """Whether a file of a folder is a small one that belongs to the model: no weights, no list of digests, nothing hidden."""
+    if "/" in name or name.startswith(".") or name == TENSORS or name.endswith((SUFFIX, *suffixes(), *LIST_ENDINGS)):
+        return False
+    return folder.blob(name).nbytes <= MAX_PLAIN_NBYTES
+
+
+def refuse_edited(folder: Folder) -> None:
+    """Refuse a diff whose own SHA256SUMS names files that are not there, or small ones that are others now.
+
+    A differences' file proves itself while it is read; of other large files presence alone is looked at.
+
+    Raises:
+        PlanError: There are such.
+    """
+    if folder.single or not folder.holds(OWN_SUMS):
+        return
+    entries = parse_sums((read_small(folder, OWN_SUMS) or b"").decode("utf-8", "replace"), Path(folder.name) / OWN_SUMS)
+    if not any(entry.path.endswith(SUFFIX) for entry in entries):
+        return  # the release's list, perhaps
+    problems = []
+    for entry in entries:
+        if not folder.holds(entry.path):
+            problems.append(f"{entry.path}: is not there")
+        elif not entry.path.endswith(SUFFIX) and folder.blob(entry.path).nbytes <= MAX_PLAIN_NBYTES:
+            blob = folder.blob(entry.path)
+            hasher = Hasher((entry.digest.algorithm,), blob.nbytes)
+            hasher.update(blob.read(0, blob.nbytes))
+            if hasher.digests()[entry.digest.algorithm] != entry.digest:
+                problems.append(f"{entry.path}: is another file than when the diff was made")
+    if problems:
+        raise PlanError(f"{folder.name} is not as its {OWN_SUMS} says: fetch it again, or remove the list:", problems[:20])
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +235,7 @@ class Exact:
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
         """The tuned model's files."""
+        refuse_edited(payload)
         made = plan_recover(payload, checkpoint_of(base))
         steps, notes = (*base.steps, *made.steps), (*base.notes, *made.notes)
         return replace(base, tensors=None, files=made.files, small=made.small, steps=steps, notes=notes)

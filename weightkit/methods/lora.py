@@ -23,6 +23,7 @@ from weightkit.core.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.methods import Evidence
+from weightkit.methods.adapters import adapter_notes, lacking_whole, not_targeted, refuse_twice, uneven_rows
 from weightkit.methods.base import bfloat16_notes, check_adapter, opened, refuse_quantized
 from weightkit.methods.pairing import Rules
 from weightkit.methods.placing import misplaced, of_another_size
@@ -97,6 +98,8 @@ class Lora:
         contradicting = check_adapter(base, adapter, allow_tuned_base=options.allow_tuned_base) if first else []
         how = Arithmetic(options.rounding, options.sums)
         result = merged(cast_floats(base, options.dtype) if first else base, adapter, how, after)
+        if payload is options.adapters[0]:
+            refuse_twice([adapter, *after], self.role)
         if first and not options.allow_tuned_base:
             check_base(base, [adapter, *after])
         if first and base.follows:
@@ -144,11 +147,14 @@ def merged(model: Model, adapter: Adapter, how: Arithmetic, after: Sequence[Adap
     refuse(adapter, of_another_size(tensors, adapter))
     tokenizer = vocabulary.read(adapter.folder)
     refuse(adapter, misplaced(tensors, adapter, tokenizer, after))
-    problems: list[str] = []
+    problems = not_targeted(adapter)
     tie = tie_of(model)
+    notes = adapter_notes(tensors, adapter, tie)
     if unties(adapter, tie):
         model, tie = untied(model, tensors, adapter, tie, problems), NO_TIE
+    before = dict(tensors)
     put_whole(tensors, adapter, tie, problems)
+    problems += lacking_whole(tensors, adapter, tie) or uneven_rows(before, tensors)
     step = add_factors(tensors, adapter, tie, rounding, how.sums, problems)
     if tie.head in tensors:
         tensors[tie.head] = tensors[tie.embedding]
@@ -160,7 +166,7 @@ def merged(model: Model, adapter: Adapter, how: Arithmetic, after: Sequence[Adap
         model,
         tensors=tensors,
         steps=(*(one for one in model.steps if one != said), step, said),
-        notes=(*model.notes, *adapter.notes),
+        notes=(*model.notes, *adapter.notes, *notes),
     )
     if tokenizer is not None:
         result = replace(result, tokenizers=adapter.folder, pad_token=tokenizer.pad_number)

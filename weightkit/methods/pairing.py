@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from weightkit.blobs import known
 from weightkit.checkpoints.beside import beside
 from weightkit.checkpoints.checkpoint import Checkpoint
-from weightkit.core.dtypes import FLOAT16, FLOAT32, DType
+from weightkit.core.arguments import as_tuple
+from weightkit.core.dtypes import FLOAT16, FLOAT32, DType, dtype_named
 from weightkit.core.lazy import LazyTensor, derive
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
@@ -33,7 +34,7 @@ class Rules:
     """What the user said about tensors that differ in more than their values.
 
     Attributes:
-        dtype: What base and diff are cast to before the arithmetic; None for the diff's own.
+        dtype: What base and diff are cast to before the arithmetic, a dtype or its name; None for the diff's own.
         new_rows: Rows that the base lacks: the mean of its rows, zeros, or the whole tensor taken as it is in the diff.
         whole: Shell patterns of names that are no differences but whole, taken as they are.
         inv_freq: Rotary frequencies that the base lacks: exact in float32, or rounded through float16, as some converters
@@ -44,6 +45,21 @@ class Rules:
     new_rows: NewRows | None = None
     whole: tuple[str, ...] = ()
     inv_freq: Literal["float32", "float16"] = "float32"
+
+    if TYPE_CHECKING:  # what callers may say, where the fields hold what was made of it
+
+        def __init__(
+            self,
+            dtype: DType | str | None = None,
+            new_rows: NewRows | None = None,
+            whole: str | Sequence[str] = (),
+            inv_freq: Literal["float32", "float16"] = "float32",
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", dtype_named(self.dtype))
+        object.__setattr__(self, "whole", as_tuple(self.whole))
 
     def dtype_of(self, name: str, spec: TensorSpec) -> DType:
         """The dtype that a tensor is computed and stored in.

@@ -37,7 +37,10 @@ INDEX = ".index.json"
 INDEX_NBYTES = 64 << 20
 """No index is larger: LLaMA-65B's has 67 kB."""
 
-NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[A-Za-z0-9.]+)")
+NUMBERED = re.compile(r"(?P<stem>.+[-_.])(?P<number>\d{1,5})-of-(?P<count>\d{1,5})(?P<suffix>\.[A-Za-z0-9.]+)")
+PART = re.compile(r"(?P<stem>(?:.*/)?consolidated\.)(?P<number>\d\d)(?P<suffix>\.(?:pth|safetensors))")
+"""Names of shards, and of Meta's parts, which say nothing of how many there are: those before the last one must be there."""
+
 MODEL = re.compile(r"(.*-)?(pytorch_model|model|consolidated)[-.].+|.+-\d{5}-of-\d{5}\..+")
 """Names under which weights of a model are published; with an index or numbers any other may be."""
 
@@ -48,16 +51,26 @@ MOST_SHARDS = 1000
 
 def siblings(names: Iterable[str]) -> list[str]:
     """All names that belong to sets of numbered files, of which some are given; sets counted from 0 are."""
+    names = list(names)
     given = [match for name in names if (match := NUMBERED.fullmatch(name))]
-    sets: dict[tuple[str, str, str], bool] = {}
+    sets: dict[tuple[str, str, str], tuple[bool, bool]] = {}
     for match in given:
-        one = (match["stem"], match["count"], match["suffix"])
-        sets[one] = sets.get(one, False) or int(match["number"]) == 0
+        one, number = (match["stem"], match["count"], match["suffix"]), match["number"]
+        from_zero, padded = sets.get(one, (False, False))
+        padded = padded or (number.startswith("0") and len(number) == len(match["count"]) > 1)
+        sets[one] = (from_zero or int(number) == 0, padded)
     found = []
-    for (stem, count, suffix), from_zero in sets.items():
-        first = 0 if from_zero else 1
+    for (stem, count, suffix), (from_zero, padded) in sets.items():
+        first, width = 0 if from_zero else 1, len(count) if padded else 1
         numbers = islice(range(first, first + int(count)), MOST_SHARDS)
-        found += [f"{stem}-{number:05d}-of-{count}{suffix}" for number in numbers]
+        found += [f"{stem}{number:0{width}d}-of-{count}{suffix}" for number in numbers]
+    parts = [match for name in names if (match := PART.fullmatch(name))]
+    last = {
+        one: max(int(match["number"]) for match in parts if (match["stem"], match["suffix"]) == one)
+        for one in {(match["stem"], match["suffix"]) for match in parts}
+    }
+    for (stem, suffix), number in sorted(last.items()):
+        found += [f"{stem}{part:02d}{suffix}" for part in range(number + 1)]
     return found
 
 

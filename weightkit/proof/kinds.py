@@ -8,6 +8,8 @@ from pathlib import Path
 from weightkit import catalog, manifests
 from weightkit.blobs import LocalFolder, open_local
 from weightkit.checkpoints import open_checkpoint, vocabulary
+from weightkit.checkpoints.agreement import contradicting
+from weightkit.checkpoints.beside import unread_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
 from weightkit.checkpoints.quantized import original_of, quantized
@@ -121,6 +123,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
         parts.append(f"{rows} tokens{llama.named_rows(rows)}")
     yield "; ".join(part for part in parts if part)
     yield from missing_notes(checkpoint)
+    yield from unread_notes(checkpoint)
+    yield from contradicting(checkpoint.json("config.json"), checkpoint.tensors)
     if checkpoint.layout == "huggingface":
         yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
     yield "; ".join(f"{name}: written by {container.written_by}" for name, container in list(checkpoint.files.items())[:2])
