@@ -1,9 +1,8 @@
-"""How the documentation is built: sphinx-build -W docs docs/_build (pip install -e '.[docs]'). No network is needed to read it."""
+"""How the documentation is built: sphinx-build -W docs docs/_build. No network is needed to read it."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
 from weightkit import __version__
 
@@ -19,7 +18,6 @@ root_doc = "index"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.xref_missing"] if not (Path(__file__).parent.parent / "README.md").is_file() else []
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -141,6 +141,16 @@ def error_json(error: BaseException) -> dict[str, Any]:
     return {"ok": False, "error": {"kind": status_of(error)[1], **facts_of(error)}}
 
 
+KINDS = (
+    (FormatError, "format"),
+    (PlanError, "plan"),
+    (WeightkitError, "refused"),
+    (OSError, "system"),
+    (MemoryError, "memory"),
+)
+"""Class of an error -> the word for it in JSON."""
+
+
 def status_of(error: BaseException) -> tuple[int, str]:
     """Exit status, and the word for it in JSON."""
     if isinstance(error, click.ClickException):
