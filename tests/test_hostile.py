@@ -129,7 +129,7 @@ def test_dry_run_refuses_what_the_run_refuses(weightkit: Run, tmp_path: Path) ->
         done = weightkit(*words, "--dry-run", *more)
         assert done.returncode == 0, "it is right, and the run would say so"
         done = weightkit(*words, "--dry-run", "--format", "safetensors", *more)
-        assert (done.returncode, "is there already" in done.stderr) == (1, True)
+        assert (done.returncode, "is there already" in done.stdout + done.stderr) == (1, True)
     assert weightkit(*words, "--dry-run", "--overwrite").returncode == 0
 
 

@@ -97,7 +97,7 @@ def full_disk(measured: Measure, root: Path, drawn: random.Random, rounds: int) 
         )
     unmounted(root / "disk")
     for _ in range(rounds):
-        room = (16 << 20) + (1 << 16) + measured.nbytes  # what the plan asks for: beside it, somebody else fills the disk
+        room = (16 << 20) + 2 * measured.nbytes  # more than the plan asks for; somebody else fills the disk then
         disk = mounted(root / "disk", room)
         assert disk is not None
         out = begun(disk / "out")
@@ -228,10 +228,20 @@ def two_at_once(measured: Measure, root: Path, drawn: random.Random, rounds: int
     return tally
 
 
+def at_rest(pid: int) -> bool:
+    """Whether all threads of a process stand still: a call under way is first finished."""
+    try:
+        states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return True
+    return set(states) <= {"T", "Z", "X"}
+
+
 @contextlib.contextmanager
 def stopped(child: Child) -> Iterator[None]:
     """The child stands still meanwhile."""
     child.send(signal.SIGSTOP)
+    child.until(lambda: at_rest(child.pid), 5)
     yield
     child.send(signal.SIGCONT)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from weightkit.cli.talk import end, set_color, wants_json
+from weightkit.cli.talk import Interrupted, end, set_color, wants_json
 from weightkit.cli.usage import COMMAND_WORDS, Jobs
 from weightkit.core.errors import WeightkitError
 
@@ -63,6 +63,12 @@ class Commands(Jobs):
         module = import_module(f"weightkit.cli.{name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """As click has it, but errors that a user can meet, an interrupt among them, are one line and an exit status."""

@@ -18,6 +18,7 @@ from weightkit.core.errors import DigestMismatch, FormatError, Incomplete, PlanE
 __all__ = [
     "MISMATCH",
     "REFUSED",
+    "Interrupted",
     "Talk",
     "end",
     "error_json",
@@ -51,6 +52,10 @@ class Talk:
     as_json: bool = False
     quiet: bool = False
     progress: str = "auto"
+
+
+class Interrupted(Exception):
+    """Ctrl-C while a command works. click writes an empty line where it sees a KeyboardInterrupt itself."""
 
 
 def set_level(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -125,7 +130,7 @@ def end(error: BaseException, as_json: bool) -> int:
         print_json(error_json(error))
     elif isinstance(error, click.ClickException):
         error.show()
-    elif isinstance(error, KeyboardInterrupt | click.Abort):
+    elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         say_error("interrupted; nothing unfinished was left, the same command goes on from here")
     elif isinstance(error, OSError):
         say_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
@@ -155,7 +160,7 @@ def status_of(error: BaseException) -> tuple[int, str]:
     """Exit status, and the word for it in JSON."""
     if isinstance(error, click.ClickException):
         return error.exit_code, "usage"
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, DigestMismatch):
         return MISMATCH, "incomplete" if isinstance(error, Incomplete) else "mismatch"
@@ -194,7 +199,7 @@ def facts_of(error: BaseException) -> dict[str, Any]:
         hint = f"{ctx.command_path} --help" if ctx is not None else None
     elif isinstance(error, OSError):
         path, message = error.filename, error.strerror or str(error)
-    elif isinstance(error, KeyboardInterrupt | click.Abort):
+    elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
         message, hint = "interrupted; nothing unfinished was left", "the same command goes on from here"
     elif isinstance(error, MemoryError):
         message = OUT_OF_MEMORY
