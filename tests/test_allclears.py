@@ -404,3 +404,33 @@ def test_a_sound_file_goes_by_whatever_the_blocks(tmp_path: Path, block: int) ->
             list(Sound(Known(wrong), "m.bin").chunks(block))
     with pytest.raises(FormatError, match="by its header"):
         list(Sound(Known((tmp_path / "m.safetensors").read_bytes()[:-1]), "m.safetensors").chunks(block))
+
+
+@pytest.mark.parametrize("command", ["recover", "verify"])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake: the tests may run as root, whom no mode keeps out."""
+    import os
+    import shutil
+
+    from weightkit.core.errors import FormatError
+    from weightkit.recover import recover_release
+    from weightkit.verify import verify_files
+
+    folder = tmp_path / "diff"
+    shutil.copytree(PEER / "diffs" / "knowlm", folder)
+    (folder / "SHA256SUMS").write_text("0" * 64 + "  config.json\n")
+    real = os.scandir
+
+    def scandir(path: object = ".") -> object:
+        if str(path) == str(folder):
+            raise OSError(5, "Input/output error", str(path))
+        return real(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(FormatError, match="cannot be read: Input/output error"):
+        if command == "recover":
+            recover_release(PEER / "hf-bin", folder, tmp_path / "o")
+        else:
+            verify_files(folder)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from weightkit import manifests
 from weightkit.blobs import local_path
+from weightkit.blobs.local import unreadable
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.beside import unread
 from weightkit.core.arguments import OneOrMore, as_paths, as_tuple, raise_first, telling
@@ -266,7 +267,7 @@ def extras(folder: Path, listed: set[str], lists: Sequence[Path]) -> list[Checke
     """Files in the folder that no list names, the lists themselves and hidden files left aside."""
     aside = {one.resolve() for one in lists}
     found = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = Path(root) / name

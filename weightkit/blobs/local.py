@@ -206,6 +206,11 @@ def open_local(path: Path) -> LocalBlob:
 
 
 @dataclass(frozen=True, slots=True)
+def unreadable(error: OSError) -> None:
+    """A folder that cannot be listed is not taken for an empty one."""
+    raise FormatError(str(error.filename), f"cannot be read: {error.strerror}") from error
+
+
 class LocalFolder:
     """A folder of this machine, or a single file as a folder of itself."""
 
@@ -226,7 +231,7 @@ class LocalFolder:
         if self.single:
             return [self.path.name]
         found = []
-        for root, folders, files in os.walk(self.path):
+        for root, folders, files in os.walk(self.path, onerror=unreadable):
             folders[:] = [one for one in folders if not one.startswith(".")]
             place = Path(root)
             inside = place.relative_to(self.path)
