@@ -429,8 +429,9 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
         return real(path)  # type: ignore[call-overload]
 
     monkeypatch.setattr(os, "scandir", scandir)
+    asked = {
+        "recover": lambda: recover_release(PEER / "hf-bin", folder, tmp_path / "o"),
+        "verify": lambda: verify_files(folder),
+    }
     with pytest.raises(FormatError, match="cannot be read: Input/output error"):
-        if command == "recover":
-            recover_release(PEER / "hf-bin", folder, tmp_path / "o")
-        else:
-            verify_files(folder)
+        asked[command]()

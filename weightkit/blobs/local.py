@@ -205,12 +205,12 @@ def open_local(path: Path) -> LocalBlob:
     return LocalBlob(path, state.st_size, version_of(state))
 
 
-@dataclass(frozen=True, slots=True)
 def unreadable(error: OSError) -> None:
     """A folder that cannot be listed is not taken for an empty one."""
     raise FormatError(str(error.filename), f"cannot be read: {error.strerror}") from error
 
 
+@dataclass(frozen=True, slots=True)
 class LocalFolder:
     """A folder of this machine, or a single file as a folder of itself."""
 
