@@ -420,7 +420,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
 
     folder = tmp_path / "diff"
     shutil.copytree(PEER / "diffs" / "knowlm", folder)
-    (folder / "SHA256SUMS").write_text("0" * 64 + "  config.json\n")
+    (folder / "SHA256SUMS").write_text("17" * 32 + "  config.json\n")
     real = os.scandir
 
     def scandir(path: object = ".") -> object:
