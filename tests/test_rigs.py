@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def test_kills() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("WEIGHTKIT_RIGS" not in os.environ, reason="takes minutes on slow disks: set WEIGHTKIT_RIGS to run it")
 def test_faults() -> None:
     assert "40 faults of" in rig("tests.rigs.faults", "--sample", "40", "--seed", "1", "--jobs", "xor-decode")
 
