@@ -21,7 +21,7 @@ from weightkit.checkpoints.form import Form, Order
 from weightkit.checkpoints.params import read_params, shape_from_params, vocabulary_of
 from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
 from weightkit.containers.bin import BIN
-from weightkit.core.arguments import OneOrMore, as_nbytes, as_paths, raise_first, telling
+from weightkit.core.arguments import OneOrMore, as_paths
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
@@ -33,7 +33,8 @@ from weightkit.methods.pairing import Rules
 from weightkit.proof.completeness import whole_source
 from weightkit.proof.expecting import expecting
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import Done, carry_out, check_out
+from weightkit.run.carried import carried
+from weightkit.run.execute import Done, check_out
 from weightkit.run.plan import Plan
 
 __all__ = ["Done", "Form", "Order", "Target", "convert", "convert_checkpoint", "index_from_params", "prepare"]
@@ -181,20 +182,19 @@ def convert_checkpoint(
         FormatError: A file is damaged.
     """
     planned = prepare(src, dst, to, converter=converter, form=form, dtype=dtype, parts=parts, order=order, checksums=checksums)
-    with telling("converting", notify, progress) as notify:
-        done = carry_out(
-            planned,
-            Path(dst),
-            jobs=jobs,
-            max_memory=as_nbytes(max_memory),
-            overwrite=overwrite,
-            keep_mismatched=keep_mismatched,
-            verify_raw=src if verify_raw else None,
-            notify=notify,
-        )
-    if raise_on_mismatch:
-        raise_first(done.report.mismatches)
-    return done
+    return carried(
+        planned,
+        dst,
+        "converting",
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        verify_raw=src if verify_raw else None,
+        progress=progress,
+        raise_on_mismatch=raise_on_mismatch,
+        notify=notify,
+    )
 
 
 convert = convert_checkpoint

@@ -16,12 +16,12 @@ from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import layout_named
 from weightkit.checkpoints.form import Form, Order
-from weightkit.core.arguments import OneOrMore, as_nbytes, as_paths, as_tuple, raise_first, telling
+from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
 from weightkit.core.dtypes import DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.manifests import Entry
-from weightkit.methods import recognised, with_role
+from weightkit.methods import with_role
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.recipes import filled
@@ -31,7 +31,8 @@ from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
 from weightkit.proof.sizes import base_fits, counted, in_order, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import Done, carry_out, check_out
+from weightkit.run.carried import carried
+from weightkit.run.execute import Done, check_out
 from weightkit.run.plan import Plan
 
 __all__ = ["Arithmetic", "Done", "Form", "Target", "merge_lora", "prepare"]
@@ -85,10 +86,8 @@ def prepare(
     form = replace(form or Form(), parts=parts, order=order or "chinese-llama")
 
     def planned(how: Arithmetic) -> Plan:
-        said, model = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=cast_to), below
-        for one in payloads:
-            method, seen = recognised(one, LORA)
-            model = method.rebuild(model, one, said.to(method, one, seen, adapters=payloads))
+        said = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=cast_to)
+        model = said.merged(below, payloads)
         if entry is not None:
             result_fits(entry, model)
         try:
@@ -195,17 +194,16 @@ def merge_lora(
         trust_inputs=trust_inputs,
         notify=notify,
     )
-    with telling("merging", notify, progress) as notify:
-        done = carry_out(
-            planned,
-            Path(out),
-            jobs=jobs,
-            max_memory=as_nbytes(max_memory),
-            overwrite=overwrite,
-            keep_mismatched=keep_mismatched,
-            verify_raw=base if verify_raw else None,
-            notify=notify,
-        )
-    if raise_on_mismatch:
-        raise_first(done.report.mismatches)
-    return done
+    return carried(
+        planned,
+        out,
+        "merging",
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        verify_raw=base if verify_raw else None,
+        progress=progress,
+        raise_on_mismatch=raise_on_mismatch,
+        notify=notify,
+    )

@@ -17,7 +17,7 @@ from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
-from weightkit.core.arguments import OneOrMore, as_nbytes, as_paths, as_tuple, raise_first, telling
+from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.core.probes import Infinite
@@ -34,7 +34,8 @@ from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
 from weightkit.proof.sizes import base_fits, counted, made_by, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import Done, carry_out, check_out
+from weightkit.run.carried import carried
+from weightkit.run.execute import Done, check_out
 from weightkit.run.plan import Plan, Watched
 
 __all__ = ["Arithmetic", "Done", "Form", "Rules", "prepare", "recover", "recover_release"]
@@ -93,11 +94,9 @@ def prepare(
         raise PlanError(refusal(method, payload, seen))
     key_folder = None if key is None else folder_at(key, "--key")
     opening = said.to(method, payload, seen, key=key_folder, published_key=published_key)
-    model = sum_of = method.rebuild(base, payload, opening)
+    sum_of = method.rebuild(base, payload, opening)
     adapters = tuple(folder_at(one, LORA) for one in lora)
-    for one in adapters:
-        merging, known = recognised(one, LORA)
-        model = merging.rebuild(model, one, said.to(merging, one, known, adapters=adapters))
+    model = said.merged(sum_of, adapters)
     if said.form.tokenizer_from and adapters:  # what the user says goes before what an adapter brings
         model = replace(model, tokenizers=sum_of.tokenizers)
     if entry is not None:
@@ -206,20 +205,19 @@ def recover_release(
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,
     )
-    with telling("recovering", notify, progress) as notify:
-        done = carry_out(
-            planned,
-            Path(out),
-            jobs=jobs,
-            max_memory=as_nbytes(max_memory),
-            overwrite=overwrite,
-            keep_mismatched=keep_mismatched,
-            verify_raw=raw if verify_raw else None,
-            notify=notify,
-        )
-    if raise_on_mismatch:
-        raise_first(done.report.mismatches)
-    return done
+    return carried(
+        planned,
+        out,
+        "recovering",
+        jobs=jobs,
+        max_memory=max_memory,
+        overwrite=overwrite,
+        keep_mismatched=keep_mismatched,
+        verify_raw=raw if verify_raw else None,
+        progress=progress,
+        raise_on_mismatch=raise_on_mismatch,
+        notify=notify,
+    )
 
 
 recover = recover_release

@@ -198,7 +198,8 @@ def open(
         PlanError: The inputs do not fit together, or the diff can only be read from front to back.
         FormatError: An input is damaged.
     """
-    adapters = tuple(folder_at(one, LORA) for one in adapters_of(lora))
+    lora = as_tuple(lora)
+    adapters = tuple(folder_at(one, LORA) for one in lora)
     said = Said(rules or Rules(), form or Form(), how, allow_tuned_base)
     notes: list[str] = []
     entry = None
@@ -230,9 +231,7 @@ def open(
             in_order(entry, model, adapters)
         said = replace(said, dtype=said.rules.dtype)
     summed = model
-    for one in adapters:
-        merging, known = recognised(one, LORA)
-        model = merging.rebuild(model, one, said.to(merging, one, known, adapters=adapters))
+    model = said.merged(summed, adapters)
     if diff is not None and said.form.tokenizer_from and adapters:
         model = replace(model, tokenizers=summed.tokenizers)
     if diff is None and not adapters:
@@ -241,11 +240,6 @@ def open(
     if entry is not None:
         result_fits(entry, model)
     return shown(model, said.form, notes)
-
-
-def adapters_of(lora: Place | Sequence[Place]) -> tuple[Place, ...]:
-    """The adapters, where one may stand for a list of one."""
-    return as_tuple(lora)
 
 
 def shown(model: Model, form: Form, notes: Sequence[str]) -> Opened:

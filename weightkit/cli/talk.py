@@ -35,7 +35,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 REFUSED, MISMATCH, INTERRUPTED = 1, 3, 130
 """Exit statuses beside 0 (done) and 2 (usage, click's own)."""
 
-
 OUT_OF_MEMORY = "the system gives no more memory; free some, or lift its limit (ulimit -v)"
 
 
@@ -56,6 +55,11 @@ class Talk:
 
 class Interrupted(Exception):
     """Ctrl-C while a command works. click writes an empty line where it sees a KeyboardInterrupt itself."""
+
+
+STOPPED = (Interrupted, KeyboardInterrupt, click.Abort)
+INTERRUPTION = "interrupted; nothing unfinished was left", "the same command goes on from here"
+"""What is said of it: what was found, what to do."""
 
 
 def set_level(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -130,8 +134,8 @@ def end(error: BaseException, as_json: bool) -> int:
         print_json(error_json(error))
     elif isinstance(error, click.ClickException):
         error.show()
-    elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
-        say_error("interrupted; nothing unfinished was left, the same command goes on from here")
+    elif isinstance(error, STOPPED):
+        say_error(f"{INTERRUPTION[0]}, {INTERRUPTION[1]}")
     elif isinstance(error, OSError):
         say_error(f"{error.filename or 'input/output'}: {error.strerror or error}")
     elif isinstance(error, MemoryError):
@@ -160,18 +164,11 @@ def status_of(error: BaseException) -> tuple[int, str]:
     """Exit status, and the word for it in JSON."""
     if isinstance(error, click.ClickException):
         return error.exit_code, "usage"
-    if isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
+    if isinstance(error, STOPPED):
         return INTERRUPTED, "interrupted"
     if isinstance(error, DigestMismatch):
         return MISMATCH, "incomplete" if isinstance(error, Incomplete) else "mismatch"
-    kinds = (
-        (FormatError, "format"),
-        (PlanError, "plan"),
-        (WeightkitError, "refused"),
-        (OSError, "system"),
-        (MemoryError, "memory"),
-    )
-    for known, kind in kinds:
+    for known, kind in KINDS:
         if isinstance(error, known):
             return REFUSED, kind
     raise error
@@ -199,8 +196,8 @@ def facts_of(error: BaseException) -> dict[str, Any]:
         hint = f"{ctx.command_path} --help" if ctx is not None else None
     elif isinstance(error, OSError):
         path, message = error.filename, error.strerror or str(error)
-    elif isinstance(error, Interrupted | KeyboardInterrupt | click.Abort):
-        message, hint = "interrupted; nothing unfinished was left", "the same command goes on from here"
+    elif isinstance(error, STOPPED):
+        message, hint = INTERRUPTION
     elif isinstance(error, MemoryError):
         message = OUT_OF_MEMORY
     elif isinstance(error, FormatError):

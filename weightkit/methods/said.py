@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.model import Model
 from weightkit.core.blob import Folder
 from weightkit.core.dtypes import DType
 from weightkit.core.errors import PlanError
-from weightkit.methods import Evidence, Method, changed, options_for
+from weightkit.methods import Evidence, Method, changed, options_for, recognised
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
 
@@ -68,6 +69,18 @@ class Said:
             said | {name: one for name, one in extra.items() if name in known},
             refusal(method, payload, seen),
         )
+
+    def merged(self, model: Model, adapters: tuple[Folder, ...]) -> Model:
+        """A model with adapters merged into it, in this order.
+
+        Raises:
+            PlanError: One is no adapter, or does not fit.
+            FormatError: One is damaged.
+        """
+        for one in adapters:
+            method, seen = recognised(one, "--lora")
+            model = method.rebuild(model, one, self.to(method, one, seen, adapters=adapters))
+        return model
 
 
 def refusal(method: Method, payload: Folder, seen: Evidence) -> str:

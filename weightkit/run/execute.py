@@ -24,10 +24,11 @@ from weightkit.run.coordinator import Coordinator
 from weightkit.run.executors import Executor
 from weightkit.run.executors.threads import Threads
 from weightkit.run.gates import Checklist, Inputs
-from weightkit.run.kept import check_out, keep_inputs, reachable
+from weightkit.run.kept import check_out, keep_inputs
 from weightkit.run.ledgers import Ledger
 from weightkit.run.ledgers.compared import Compared
 from weightkit.run.ledgers.directory import Directory
+from weightkit.run.ledgers.lock import nearest
 from weightkit.run.plan import OutputFile, Plan, SmallFile, StreamFile
 from weightkit.run.receipts import DIGEST, Receipt, Report, Standing
 from weightkit.run.write import held_to_its_threads
@@ -115,7 +116,7 @@ def preview(
     budget = fit(planned.files, jobs, max_memory)
     if verify_raw is not None:
         Checklist(verify_raw).covers(used_by(plan))
-    reachable(out)
+    nearest(out)
     standing = Directory(out, overwrite=overwrite).preview(planned, list_names(plan, lists))
     if not standing.whole:
         keep_inputs(plan, out, list_names(plan, lists))
@@ -124,9 +125,7 @@ def preview(
 
 def disk(plan: Plan, out: Path, standing: Standing) -> tuple[int, int]:
     """Bytes that the plan needs, less what an interrupted run left whole, and bytes that are free."""
-    there = out.absolute()
-    while not there.exists():
-        there = there.parent
+    there = nearest(out)
     if standing.whole:
         return 0, shutil.disk_usage(there).free
     whole = standing.receipts.keys() - standing.changed

@@ -10,7 +10,7 @@ from weightkit.blobs import LocalBlob, LocalFolder, Place
 from weightkit.core.errors import PlanError
 from weightkit.run.plan import Plan
 
-__all__ = ["check_out", "keep_inputs", "reachable"]
+__all__ = ["check_out", "keep_inputs"]
 
 ABOVE = ("tokenizer.model", "tokenizer_checklist.chk")
 """Files of Meta's that are read from the folder above the one that was named."""
@@ -82,14 +82,3 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_dev, state.st_ino
-
-
-def reachable(out: Path) -> None:
-    """Refuse a folder that cannot be made, as a file stands in its way.
-
-    Raises:
-        PlanError: One does.
-    """
-    folder = next((one for one in (out, *out.absolute().parents) if os.path.lexists(one)), None)
-    if folder is not None and not folder.is_dir():
-        raise PlanError(f"{folder} is there already and is no folder; name another --out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.run.ledgers.lockfile import LOCK, LockFile
 from weightkit.run.ledgers.stage import cannot_write
 
-__all__ = ["FolderLock"]
+__all__ = ["FolderLock", "nearest"]
 
 UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 """How flock fails on file systems that have no locks."""
@@ -68,14 +69,9 @@ class FolderLock:
 
     def make(self) -> None:
         """Make the folder and those above it, and remember which."""
-        missing = []
-        folder = self.root
-        while not os.path.lexists(folder):
-            missing.append(folder)
-            folder = folder.parent
-        if not folder.is_dir():
-            raise PlanError(f"{folder} is there already and is no folder; name another --out")
-        for folder in reversed(missing):
+        there = nearest(self.root)
+        missing = itertools.takewhile(lambda one: one != there, (self.root, *self.root.parents))
+        for folder in reversed(list(missing)):
             try:
                 folder.mkdir()
                 self.made.append(folder)
@@ -129,6 +125,18 @@ class FolderLock:
                 folder.rmdir()
             except OSError:  # somebody has put something there
                 return
+
+
+def nearest(root: Path) -> Path:
+    """The folder, or the first above it that is there.
+
+    Raises:
+        PlanError: What is there is no folder, so that none can be made below it.
+    """
+    folder = next(one for one in (root, *root.parents) if os.path.lexists(one))
+    if not folder.is_dir():
+        raise PlanError(f"{folder} is there already and is no folder; name another --out")
+    return folder
 
 
 def shared(descriptor: int) -> bool:
