@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
+
+from sphinx.application import Sphinx
 
 from weightkit import __version__
 
@@ -27,6 +30,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"weightkit {release}"
+html_favicon = "icon.svg"
 html_show_sphinx = False
 html_theme_options = {
     "source_repository": "https://github.com/weightkit/weightkit/",
@@ -34,3 +38,17 @@ html_theme_options = {
     "source_directory": "docs/",
 }
 html_static_path: list[str] = []
+
+BETWEEN_CHINESE = re.compile(r"(?<=[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef])\n *(?=[\u4e00-\u9fff\uff00-\uffef])")
+"""A line that ends and one that begins: HTML would show a space, which Chinese does not have there."""
+
+
+def join_chinese(app: Sphinx, page: str, source: list[str]) -> None:
+    """Take the line breaks within Chinese sentences away."""
+    if page.startswith("zh/"):
+        source[0] = BETWEEN_CHINESE.sub("", source[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", join_chinese)

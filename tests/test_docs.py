@@ -6,8 +6,8 @@ import configparser
 import importlib.util
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,8 +15,10 @@ from tests.conftest import PEER, Run, sha256
 from tests.pages import BLOCK, check, same, steps
 from tests.test_merge import BY_ALPACA_LORA, BY_CHINESE
 from tests.test_recover import FASTCHAT, KNOWLM, KNOWLM_FP16, STANFORD
-from weightkit import manifests
+from weightkit import catalog, manifests
 from weightkit.cli import COMMANDS
+from weightkit.cli.talk import KINDS
+from weightkit.core.errors import DigestMismatch, WeightkitError
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -116,13 +118,27 @@ def test_each_command_has_help_and_a_place_in_the_docs(weightkit: Run, command: 
         assert option in page, option
 
 
-def test_the_page_of_options_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", DOCS / "make_cli.py")
+def maker(name: str) -> ModuleType:
+    """A program of docs/ that makes a part of it."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (DOCS / "cli.md").read_text() == module.page(), "python docs/make_cli.py"
+    return module
+
+
+def test_the_page_of_options_is_up_to_date() -> None:
+    assert (DOCS / "cli.md").read_text() == maker("make_cli").page(), "python docs/make_cli.py"
+
+
+def test_the_figures_are_up_to_date() -> None:
+    figures = maker("make_figures").figures()
+    drawn = {path.name: path.read_text() for path in (DOCS / "figures").glob("*.svg")}
+    assert drawn == figures, "python docs/make_figures.py"
+    pages = "".join(page.read_text() for page in PAGES)
+    for name in figures:
+        assert re.search(rf"!\[[^\]]{{20,}}\]\(\S*figures/{re.escape(name)}\)", pages), name
 
 
 BASE, KNOWLM_DIFF = PEER / "hf-bin", PEER / "diffs" / "knowlm"
@@ -177,12 +193,19 @@ def test_errors_and_events_are_as_their_page_says(weightkit: Run) -> None:
         assert set(event) - {"event", "seconds"} == page[event["event"]]
 
 
+def test_every_kind_of_error_is_on_its_page() -> None:
+    page = (DOCS / "json.md").read_text()
+    classes = [WeightkitError, *WeightkitError.__subclasses__(), *DigestMismatch.__subclasses__()]
+    for kind in {one.kind for one in classes} | {kind for _, kind in KINDS} | {"usage", "interrupted"}:
+        assert re.search(rf"^\| {kind} \| \d+ \|", page, re.MULTILINE), kind
+
+
 def test_every_package_ships() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     listed = set(config["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "weightkit").rglob("__init__.py")}
-    assert listed == found | {"weightkit.checksums"}
+    assert listed == found
 
 
 def test_published_lists_ship_and_are_sound() -> None:
@@ -191,9 +214,8 @@ def test_published_lists_ship_and_are_sound() -> None:
     for path in lists:
         assert manifests.read(path)
         assert path.read_text().startswith("# ")
-        assert files("weightkit.checksums") / path.parent.name / path.name
-    found = files("weightkit.checksums") / "zhixi-13b" / "MD5SUMS"
-    assert "b19e56ec888b44bfe5c1db49eb4a3195" in found.read_text()
+    assert catalog.folder() == ROOT / "checksums"
+    assert "b19e56ec888b44bfe5c1db49eb4a3195" in (catalog.folder() / "zhixi-13b" / "MD5SUMS").read_text()
 
 
 def test_torch_save_and_load_are_never_called() -> None:
