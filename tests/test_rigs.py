@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rigs.inject import compiler
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,10 +24,29 @@ def test_kills() -> None:
     assert "6 kills, seed 1: 0 finds" in rig("tests.rigs.kills", "--kills", "2", "--jobs", "recover,merge,make-diff", "--small")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("WEIGHTKIT_RIGS" not in os.environ, reason="takes minutes on slow disks: set WEIGHTKIT_RIGS to run it")
 def test_faults() -> None:
-    assert "40 faults of" in rig("tests.rigs.faults", "--sample", "40", "--seed", "1", "--jobs", "xor-decode")
+    assert "seed 1: 0 finds" in rig("tests.rigs.faults", "--sample", "16", "--seed", "1", "--jobs", "recover,xor-decode")
+
+
+@pytest.mark.skipif(compiler() is None, reason="only the shim sees the calls, and there is no C compiler to build it")
+def test_order() -> None:
+    assert "files in order, 0 finds" in rig("tests.rigs.order", "--jobs", "recover,make-diff")
+
+
+def test_what_is_broken_is_found() -> None:
+    only = "writes under the final name,no lock,replaces what was there"
+    assert "3 ways, seed 1: 0 missed" in rig("tests.rigs.broken", "--seed", "1", "--only", only)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("WEIGHTKIT_RIGS" not in os.environ, reason="takes minutes: set WEIGHTKIT_RIGS to run it")
+def test_all_that_is_broken_is_found() -> None:
+    assert "seed 2: 0 missed" in rig("tests.rigs.broken", "--seed", "2")
+
+
+@pytest.mark.slow
+def test_more_faults() -> None:
+    assert "seed 2: 0 finds" in rig("tests.rigs.faults", "--sample", "80", "--seed", "2")
 
 
 def test_limits() -> None:

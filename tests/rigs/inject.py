@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,12 +110,24 @@ class Shim:
             self.number("fault_short").value = fault.error == SHORT
         self.number("fault_on").value = 1
 
+    def write_down(self, descriptor: int) -> None:
+        """From now on every call is written down there, before it is done: for ``calls``."""
+        self.number("fault_log").value = descriptor
+
     def stop(self) -> dict[str, Any]:
         """What was counted."""
         self.number("fault_on").value = 0
         counts = dict(zip(KINDS, self.number("fault_counts", ctypes.c_long * len(KINDS)), strict=True))
         where = self.number("fault_where", ctypes.c_char * 4096).value.decode(errors="replace")
         return {"counts": counts, "where": where}
+
+
+def calls(written: bytes) -> Iterator[tuple[str, str, str]]:
+    """Kind, path and more of each call that a shim wrote down: a link's or rename's source, what a write begins with."""
+    for record in written.decode(errors="replace").split("\x1e"):
+        if record:
+            kind, path, more = record.split("\x1f", 2)
+            yield KINDS[int(kind)], path, more
 
 
 class Patched:

@@ -3,7 +3,7 @@
     python -m tests.rigs.kills --kills 40 --seed 1 [--jobs recover,merge] [--small]
 
 A run is killed after a random part of its time, or once so many files stand. After every second kill the resumed run is killed,
-too.
+too. Before every third resumption that ends, half of one file that stands is made zeros, as a power cut may leave it.
 Judged: no wrong file under a final name at any moment; the resumed run ends with the same bytes and leaves nothing of its own;
 what stood whole is kept; inputs are as they were.
 """
@@ -19,6 +19,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.rigs import broken
 from tests.rigs.child import Child
 from tests.rigs.jobs import LARGER, NAMES, SMALLEST, make_jobs
 from tests.rigs.judge import Measure, Tally, digests, final, how, measure, states
@@ -38,6 +39,7 @@ class Kills:
         before_work: Kills at which nothing of the run stood yet.
         kept: Bytes under final names that resumed runs kept, by inode.
         again: Bytes under final names that they made again.
+        torn: How many files were torn.
     """
 
     measure: Measure
@@ -46,6 +48,7 @@ class Kills:
     before_work: int = 0
     kept: int = 0
     again: int = 0
+    torn: int = 0
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.measure.job.name)
@@ -63,13 +66,29 @@ class Kills:
             if self.random.random() < 0.5:
                 break
         stood = {path: (path.stat().st_ino, path.stat().st_size) for path in self.named(out)}
+        torn = self.tear(out, list(stood))
         ending = self.measure.resume(out)
-        self.tally.count(ending)
+        self.tally.count(ending, f"{torn} was torn" if torn else "")
         for path, (inode, nbytes) in stood.items():
             if path.exists() and path.stat().st_ino == inode:
                 self.kept += nbytes
-            else:
+            elif path != torn:
                 self.again += nbytes
+                self.tally.count("A WHOLE FILE MADE AGAIN", path.name)
+
+    def tear(self, out: Path, stood: list[Path]) -> Path | None:
+        """Spoil one of some files, at times; once there is no journal, all is on the disk for good."""
+        if not stood or not (out / ".weightkit-journal").exists() or self.random.random() >= 1 / 3:
+            return None
+        path = self.random.choice(sorted(stood))
+        nbytes = path.stat().st_size
+        if not nbytes:
+            return None
+        with path.open("r+b") as file:
+            file.seek(nbytes // 2)
+            file.write(bytes(nbytes - nbytes // 2))
+        self.torn += 1
+        return path
 
     def kill(self, out: Path) -> bool:
         """One run, killed at a moment; whether it was still at work then."""
@@ -110,6 +129,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", default=",".join(NAMES))
     parser.add_argument("--small", action="store_true", help="small inputs, so that a run is over at once")
+    broken.option(parser)
     said = parser.parse_args()
     names = said.jobs.split(",")
     found = killed = 0
@@ -118,17 +138,18 @@ def main() -> int:
         (root / "inputs").mkdir()
         jobs = make_jobs(root / "inputs", SMALLEST if said.small else LARGER, names)
         before = states(root / "inputs")
-        for job in jobs:
-            kills = Kills(measure(job, root / "measure"), random.Random(f"{said.seed} {job.name}"))
+        measures = [measure(job, root / "measure") for job in jobs]
+        broken.apply(said.broken)
+        for whole in measures:
+            kills = Kills(whole, random.Random(f"{said.seed} {whole.job.name}"))
             number = 0
             while kills.kills < said.kills:
                 number += 1
                 kills.trial(root / "out", said.kills)
                 shutil.rmtree(root / "out", ignore_errors=True)
-            whole = kills.measure
             print(
                 f"{kills.tally}; before any work: {kills.before_work}; bytes kept: {kills.kept}, made again: {kills.again}; "
-                f"{whole.nbytes} bytes in {len(whole.want)} files, {whole.seconds:.2f} s",
+                f"torn: {kills.torn}; {whole.nbytes} bytes in {len(whole.want)} files, {whole.seconds:.2f} s",
                 flush=True,
             )
             found += len(kills.tally.finds)

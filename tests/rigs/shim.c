@@ -1,4 +1,5 @@
-/* Counts the calls of each kind on what lies below one folder, and lets the n-th fail. Preloaded; driven by inject.py.
+/* Counts the calls of each kind on what lies below one folder, writes them down, and lets the n-th fail. Preloaded; driven by
+   inject.py.
 
    A path is taken as it is given (the rig gives absolute ones); a descriptor's is looked up. Kinds stand in the order of
    inject.KINDS. A short read or write does half of what was asked, and succeeds. A close that fails has closed. */
@@ -22,11 +23,20 @@
 enum { OPEN, READ, PREAD, WRITE, FSYNC, FDATASYNC, RENAME, LINK, MKDIR, RMDIR, UNLINK, FLOCK, OPENDIR, STATVFS, STAT, FSTAT, CLOSE,
        LSEEK, KINDS };
 
-int fault_on = 0, fault_kind = -1, fault_errno = 0, fault_from_then_on = 0, fault_short = 0;
+int fault_on = 0, fault_log = -1, fault_kind = -1, fault_errno = 0, fault_from_then_on = 0, fault_short = 0;
 long fault_number = 0;
 char fault_root[PATH_MAX] = "", fault_where[PATH_MAX] = "";
 atomic_long fault_counts[KINDS];
 atomic_int fault_hits;
+
+/* A record: the kind, the path, and what a name is given to or how a line of a journal begins. */
+static void note(int kind, const char *path, const char *more, int length) {
+    if (kind == WRITE && !strstr(path, "-journal")) length = 0;
+    if (fault_log >= 0) dprintf(fault_log, "%d\x1f%s\x1f%.*s\x1e", kind, path, length, more);
+}
+
+static __thread const char *noted = "";
+static __thread int noted_length = 0;
 
 static int fails(int kind, const char *path, int descriptor) {
     char found[PATH_MAX] = "";
@@ -40,6 +50,7 @@ static int fails(int kind, const char *path, int descriptor) {
         path = found;
     }
     if (strncmp(path, fault_root, strlen(fault_root))) return 0;
+    note(kind, path, noted, noted_length);
     long number = atomic_fetch_add(&fault_counts[kind], 1) + 1;
     if (kind != fault_kind || !(number == fault_number || (fault_from_then_on && number > fault_number))) return 0;
     if (!atomic_fetch_add(&fault_hits, 1)) snprintf(fault_where, sizeof fault_where, "%s", path);
@@ -50,6 +61,16 @@ static int shorter(int kind, const char *path, int descriptor, int *fail) {
     int hit = fails(kind, path, descriptor);
     *fail = hit && !fault_short;
     return hit && fault_short;
+}
+
+/* Like fails, with more to write down. */
+static int fails_with(int kind, const char *path, int descriptor, const char *more, size_t length) {
+    noted = more;
+    noted_length = length > 200 ? 200 : (int)length;
+    int hit = fails(kind, path, descriptor);
+    noted = "";
+    noted_length = 0;
+    return hit;
 }
 
 #define REAL(type, name, ...) \
@@ -84,8 +105,8 @@ ssize_t read(int fd, void *data, size_t size) {
 
 ssize_t write(int fd, const void *data, size_t size) {
     REAL(ssize_t, write, int, const void *, size_t);
-    int fail;
-    if (shorter(WRITE, 0, fd, &fail) && size > 1) size /= 2;
+    int hit = fails_with(WRITE, 0, fd, data, size), fail = hit && !fault_short;
+    if (hit && fault_short && size > 1) size /= 2;
     if (fail) { errno = fault_errno; return -1; }
     return real(fd, data, size);
 }
@@ -117,7 +138,9 @@ ssize_t preadv64(int fd, const struct iovec *parts, int count, off64_t at) { ret
     int name(const char *path) { REAL(int, name, const char *); FAIL(kind, path, -1, -1) return real(path); }
 #define BY_PATHS(name, kind) \
     int name(const char *from, const char *to) { \
-        REAL(int, name, const char *, const char *); FAIL(kind, to, -1, -1) return real(from, to); }
+        REAL(int, name, const char *, const char *); \
+        if (fails_with(kind, to, -1, from, strlen(from))) { errno = fault_errno; return -1; } \
+        return real(from, to); }
 #define STATES(name) \
     int name(const char *path, struct stat64 *state) { \
         REAL(int, name, const char *, struct stat64 *); FAIL(STAT, path, -1, -1) return real(path, state); }
@@ -133,7 +156,7 @@ STATES(lstat64)
 
 int linkat(int at, const char *from, int to_at, const char *to, int flags) {
     REAL(int, linkat, int, const char *, int, const char *, int);
-    FAIL(LINK, to, to_at, -1)
+    if (fails_with(LINK, to, to_at, from, strlen(from))) { errno = fault_errno; return -1; }
     return real(at, from, to_at, to, flags);
 }
 
