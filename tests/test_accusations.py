@@ -292,3 +292,49 @@ def exchange(one: Path, other: Path) -> None:
 def test_names_with_another_prefix(tmp_path: Path, right: Path) -> None:
     other = saved(tmp_path / "other", {f"module.{name}": value for name, value in load(right).items()})
     assert "names begin with 'module.' here and not there; the values are the same" in explain(other, against=right).sentence
+
+
+@pytest.mark.parametrize("kind", ["enc", "oasst", "oasst-gzip", "exact"])
+def test_an_intact_payload_is_never_accused(weightkit: Run, tmp_path: Path, kind: str) -> None:
+    """Its index and configs are no JSON, the files that its index names are not there yet: no damage, nothing missing."""
+    payload = PEER / "diffs" / kind
+    if kind == "exact":
+        payload = tmp_path / "d"
+        words = ["make-diff", "--raw", PEER / "hf-bin", "--tuned", PEER / "tuned-fp16-bin", "--method", "exact"]
+        assert weightkit(*words, "--out", payload).returncode == 0
+    same = weightkit("explain", payload, "--against", payload)
+    assert (same.returncode, "hold the same files" in same.stdout) == (0, True)
+    other = tmp_path / "other"
+    shutil.copytree(payload, other)
+    file = max(other.iterdir(), key=lambda one: one.stat().st_size)
+    file.write_bytes(file.read_bytes() + b"x")
+    told = weightkit("explain", other, "--against", payload)
+    assert told.returncode == 3
+    assert f"of {file.name} the bytes differ" in told.stdout
+    assert "complete" not in told.stdout
+    assert "damage" not in weightkit("explain", payload, "--against", PEER / "diffs" / "oasst").stdout
+    one = weightkit("explain", file, "--against", payload / file.name)
+    assert one.returncode == 3
+    assert "small file" not in one.stdout
+    for words in (
+        ["inspect", payload],
+        ["convert", payload, "o", "--to", "meta"],
+        ["recover", "--raw", payload, "--diff", other],
+    ):
+        done = weightkit(*words, *(["--out", "o"] if words[0] == "recover" else []))
+        assert done.returncode == 1
+        assert "is not complete" not in done.stderr
+
+
+def test_a_file_under_a_byte_xor_is_no_damage(weightkit: Run) -> None:
+    done = weightkit("explain", PEER / "diffs" / "oasst" / "config.json", "--expect", sha256(PEER / "hf-bin" / "config.json"))
+    assert "damage" not in done.stdout
+    assert "byte XOR" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "pytorch_model.bin.index.json"])
+def test_a_cause_that_a_file_cannot_have_is_not_named(weightkit: Run, name: str) -> None:
+    """No version of transformers stands in a tokenizer or in an index."""
+    done = weightkit("explain", PEER / "hf-bin" / name, "--expect", "ab" * 32)
+    assert done.returncode == 3
+    assert "transformers" not in done.stdout

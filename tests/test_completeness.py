@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PEER, Run
+from weightkit.convert import convert
 from weightkit.core.errors import Incomplete
 from weightkit.proof.completeness import named_by_index, siblings
 
@@ -100,3 +101,97 @@ def test_the_error_travels() -> None:
     error = pickle.loads(pickle.dumps(Incomplete("o", ["a", "b"], "the index")))
     assert (error.path, error.missing) == ("o", ("a", "b"))
     assert "a, b" in str(error)
+
+
+INDEXED, NUMBERED = "pytorch_model.bin.index.json", "pytorch_model-00002-of-00002.bin"
+SHARDED, ADAPTER, TUNED = PEER / "diffs" / "fastchat-sharded", PEER / "lora-alpaca-bin", PEER / "tuned-fp16-bin"
+
+
+@pytest.mark.parametrize("gone", [[THIRD], [THIRD, INDEXED]], ids=["index", "numbers"])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["recover", "--raw", PEER / "hf-bin", "--diff", "X"], 3),
+        (["convert", "X", "--to", "meta"], 3),
+        (["make-diff", "--raw", PEER / "hf-bin", "--tuned", "X"], 3),
+        (["make-diff", "--raw", PEER / "hf-bin", "--tuned", "X", "--method", "exact"], 3),
+        (["xor", "encode", "X", "--key", PEER / "hf-bin", "--format", "block"], 3),
+        (["recover", "--raw", "X", "--diff", PEER / "diffs" / "knowlm"], 1),
+        (["recover", "--raw", "X", "--diff", PEER / "diffs" / "oasst"], 1),
+        (["merge", "--base", "X", "--lora", ADAPTER], 1),
+        (["make-diff", "--raw", "X", "--tuned", TUNED], 1),
+        (["make-diff", "--raw", "X", "--tuned", TUNED, "--method", "xor-block"], 1),
+        (["xor", "encode", TUNED, "--key", "X", "--format", "block"], 1),
+    ],
+    ids=lambda words: " ".join(str(one) for one in words if "/" not in str(one)) if isinstance(words, list) else "",
+)
+def test_a_shard_is_missing(weightkit: Run, tmp_path: Path, words: list[object], status: int, gone: list[str]) -> None:
+    """Of what was published or is to be: 3. Of the base: 1, as of all that does not fit. Nothing is written, nothing copied."""
+    shutil.copytree(PEER / "hf-bin", tmp_path / "X")
+    for name in gone:
+        (tmp_path / "X" / name).unlink()
+    done = weightkit(*words, "--out", "o")
+    assert done.returncode == status, done.stderr
+    assert THIRD in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("side", ["raw", "src"])
+def test_a_part_of_metas_is_missing(weightkit: Run, tmp_path: Path, side: str) -> None:
+    convert(PEER / "hf-bin", tmp_path / "m", "meta", parts=2)
+    (tmp_path / "m" / "consolidated.00.pth").unlink()
+    words = ["convert", "m", "o", "--to", "hf"] if side == "src" else ["merge", "--base", "m", "--lora", ADAPTER, "--out", "o"]
+    done = weightkit(*words)
+    assert done.returncode == (3 if side == "src" else 1)
+    assert "consolidated.00.pth not there" in done.stderr
+
+
+def test_an_adapter_without_its_weights(weightkit: Run, tmp_path: Path) -> None:
+    folder = without(ADAPTER, tmp_path / "l", "adapter_model.*")
+    done = weightkit("merge", "--base", PEER / "hf-bin", "--lora", folder, "--out", "o")
+    assert done.returncode == 3
+    assert "adapter_model.safetensors or adapter_model.bin not there" in done.stderr
+
+
+def test_the_same_in_json(weightkit: Run, tmp_path: Path) -> None:
+    folder = without(SHARDED, tmp_path / "d", NUMBERED)
+    done = weightkit("recover", "--raw", PEER / "hf-bin", "--diff", folder, "--out", "o", "--json")
+    assert done.returncode == 3
+    error = json.loads(done.stdout)["error"]
+    assert error["kind"] == "incomplete"
+    assert error["hint"] == "fetch it"
+
+
+def test_a_folder_is_the_same_as_itself_though_a_shard_is_missing(weightkit: Run, tmp_path: Path) -> None:
+    folder = without(PEER / "hf-bin", tmp_path / "d", THIRD)
+    done = weightkit("explain", folder, "--against", folder)
+    assert done.returncode == 0, done.stdout
+    assert "file by file: ;" not in done.stdout
+
+
+def cut(folder: Path, gone: str) -> Path:
+    """A folder whose index was cut with its shard: nothing but the numbers in the other names tells."""
+    (folder / gone).unlink()
+    index = json.loads((folder / INDEXED).read_text())
+    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file != gone}
+    (folder / INDEXED).write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["recover", "--raw", PEER / "hf-bin", "--diff", "X"], 3),
+        (["make-diff", "--raw", PEER / "hf-bin", "--tuned", "X"], 3),
+        (["recover", "--raw", "X", "--diff", PEER / "diffs" / "knowlm"], 1),
+        (["merge", "--base", "X", "--lora", ADAPTER], 1),
+    ],
+    ids=["diff", "tuned", "raw", "base"],
+)
+def test_an_index_that_was_cut_is_no_excuse(weightkit: Run, tmp_path: Path, words: list[object], status: int) -> None:
+    """Nor is the other side blamed, a base or an adapter that does not fit what is left."""
+    shutil.copytree(SHARDED, tmp_path / "X")
+    cut(tmp_path / "X", NUMBERED)
+    done = weightkit(*words, "--out", "o")
+    assert done.returncode == status
+    assert f"X: is not complete: {NUMBERED} not there" in done.stderr

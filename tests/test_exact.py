@@ -296,3 +296,28 @@ def test_the_commands(weightkit: Run, tmp_path: Path) -> None:
     again = weightkit("make-diff", "--raw", BASE, "--tuned", TUNED1, "--out", "d", "--method", "exact")
     assert again.returncode == 0
     assert "everything stands already" in again.stdout
+
+
+@pytest.mark.parametrize("view", ["whole", "tiled", "transposed"])
+def test_a_damaged_tuned_file_is_not_published(tmp_path: Path, view: str) -> None:
+    base, tuned = tmp_path / "base", tmp_path / "tuned"
+    for folder, factor in ((base, 1.0), (tuned, 1.5)):
+        shutil.copytree(BASE, folder)
+        for path in sorted(folder.glob("*.bin")):
+            state = {name: one * factor for name, one in torch.load(path, weights_only=True).items()}
+            name = next(name for name, one in state.items() if one.ndim == 2)
+            if view == "transposed":
+                state[name] = state[name].T.contiguous().T
+            elif view == "tiled":
+                state[name] = torch.cat([state[name], state[name]])[: len(state[name])]
+            torch.save(state, path)
+    path = sorted(tuned.glob("*.bin"))[0]
+    state = torch.load(path, weights_only=True)
+    name = next(name for name, one in state.items() if one.ndim == 2)
+    sought = torch.empty(0, dtype=state[name].dtype).set_(state[name].untyped_storage()).numpy().tobytes()
+    text = bytearray(path.read_bytes())
+    text[text.index(sought) + len(sought) // 3] ^= 1
+    path.write_bytes(text)
+    with pytest.raises(FormatError, match="damaged: its bytes have CRC-32"):
+        make_diff(base, tuned, tmp_path / "out", method="exact")
+    assert not (tmp_path / "out" / f"{path.name}.wkx").exists()

@@ -24,7 +24,21 @@ FLOORS = (
 )
 """Lowest first. A room uses rooms below it, never one beside it."""
 
-DOORS = {"virtual", "recover", "merge", "convert", "diff", "xor", "verify", "manifest", "identify", "inspect", "explain"}
+DOORS = {
+    "virtual",
+    "recover",
+    "merge",
+    "convert",
+    "diff",
+    "xor",
+    "verify",
+    "manifest",
+    "identify",
+    "inspect",
+    "explain",
+    "fetch",
+    "publish",
+}
 """The modules at the root: front doors, one for each job."""
 
 ONLY_PLANS = {"checkpoints", "methods"}

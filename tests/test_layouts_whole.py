@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.conftest import PEER, bits
-from weightkit.convert import convert
-from weightkit.core.errors import PlanError, WeightkitError
+from tests.conftest import PEER, Run, bits
+from weightkit.checkpoints.params import encode_params, shape_from_params
+from weightkit.convert import convert, index_from_params
+from weightkit.core.errors import FormatError, Incomplete, PlanError, WeightkitError
 from weightkit.diff import make_diff
+from weightkit.families.converters import ModelShape, converter_named
 from weightkit.inspect import inspect
 from weightkit.manifest import of_tensors
 from weightkit.merge import merge_lora
@@ -281,7 +283,11 @@ def test_an_exact_difference_that_is_not_as_its_list_says(tmp_path: Path, way: s
         (diff / "config.json").unlink()
     else:
         (diff / "config.json").write_text("{}")
-    with pytest.raises(PlanError, match="config.json"):
+        done = recover(HF, diff, tmp_path / "o")
+        assert [Path(one.path).name for one in done.report.mismatches] == ["config.json"]
+        assert not list((tmp_path / "o").glob("[!.]*"))
+        return
+    with pytest.raises(Incomplete, match="config.json"):
         recover(HF, diff, tmp_path / "o")
 
 
@@ -312,3 +318,82 @@ def test_a_gap_in_numbered_files(tmp_path: Path, names: list[str], missing: str)
     (tmp_path / "SHA256SUMS").write_text("".join(lines))
     found = verify(tmp_path)
     assert [one.path for one in found.checked if one.status == "missing"] == [missing]
+
+
+def test_an_index_alone_goes_by_the_rules_of_all_files(weightkit: Run, tmp_path: Path) -> None:
+    """Never over a file that is there, through a link, or into the source; whole or not at all."""
+    name, meta = "pytorch_model.bin.index.json", copied(PEER / "meta" / "7B", tmp_path / "m")
+    words = ["--to", "hf", "--dry-run", "--write-index"]
+    assert weightkit("convert", meta, "o", *words).returncode == 0
+    assert [one.name for one in (tmp_path / "o").iterdir()] == [name]
+    right = (tmp_path / "o" / name).read_bytes()
+    (tmp_path / "o" / name).write_text("mine")
+    done = weightkit("convert", meta, "o", *words)
+    assert (done.returncode, "--overwrite" in done.stderr) == (1, True)
+    assert (tmp_path / "o" / name).read_text() == "mine"
+    (tmp_path / "o" / name).rename(tmp_path / "mine")
+    (tmp_path / "o" / name).symlink_to("../mine")
+    assert weightkit("convert", meta, "o", *words).returncode == 1
+    assert weightkit("convert", meta, "o", *words, "--overwrite").returncode == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "o" / name).read_bytes() == right
+    assert not (tmp_path / "o" / name).is_symlink()
+    for inside in (meta, meta / "sub"):
+        done = weightkit("convert", meta, inside, *words)
+        assert (done.returncode, "input" in done.stderr) == (1, True)
+    assert weightkit("convert", meta, "mine", *words).returncode == 1
+
+
+def meta_width(dim: int, multiple_of: int, ffn_dim_multiplier: float | None = None) -> int:
+    """Meta's own rule. Source: llama, ``model.py``, ``TransformerBlock`` and ``FeedForward``."""
+    hidden_dim = 4 * dim
+    hidden_dim = int(2 * hidden_dim / 3)
+    if ffn_dim_multiplier is not None:
+        hidden_dim = int(ffn_dim_multiplier * hidden_dim)
+    return multiple_of * ((hidden_dim + multiple_of - 1) // multiple_of)
+
+
+WIDTHS = [(4096, 11008), (5120, 13824), (8192, 28672), (4096, 14336), (64, 172), (64, 192), (3200, 8640), (2048, 8192), (6, 7)]
+
+
+@pytest.mark.parametrize(("dim", "inner"), WIDTHS)
+def test_params_json_gives_the_width_of_the_mlp(dim: int, inner: int) -> None:
+    params = json.loads(encode_params(ModelShape(dim, inner, 2, 2, 1, 32, 1e-5)))
+    assert meta_width(dim, params["multiple_of"], params.get("ffn_dim_multiplier")) == inner
+    assert shape_from_params("o", params, 32, 0).inner == inner
+    if (dim, inner) == (8192, 28672):  # as LLaMA-2-70B's own
+        assert (params["multiple_of"], params["ffn_dim_multiplier"]) == (4096, 1.3)
+
+
+WRONG: list[dict[str, Any]] = [{"multiple_of": 0}, {"multiple_of": "256"}, {"ffn_dim_multiplier": "x"}, {"multiple_of": True}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_numbers_of_the_mlp_that_are_none(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    params = {"dim": 64, "multiple_of": 256, "n_heads": 4, "n_layers": 2, "norm_eps": 1e-06, "vocab_size": 320, **wrong}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    with pytest.raises(FormatError, match=f"{next(iter(wrong))} is|ffn_dim_multiplier x"):
+        index_from_params(tmp_path, converter_named("transformers-4.28.1"))
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-5])
+def test_the_eps_of_norms_goes_to_tencentpretrain_and_back(tmp_path: Path, eps: float) -> None:
+    """TencentPretrain takes 1e-06 unless its JSON says layernorm_eps (its ``opts.py``)."""
+    convert(copied(HF, tmp_path / "x", rms_norm_eps=eps), tmp_path / "t", "tencentpretrain")
+    said = json.loads((tmp_path / "t" / "tp_config.json").read_text())
+    assert said.get("layernorm_eps", 1e-6) == eps
+    assert ("layernorm_eps" in said) is (eps != 1e-6)
+    convert(tmp_path / "t", tmp_path / "back", "hf")
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["rms_norm_eps"] == eps
+    convert(tmp_path / "t", tmp_path / "m", "meta")
+    assert json.loads((tmp_path / "m" / "params.json").read_text())["norm_eps"] == eps
+
+
+def test_metas_layout_has_no_place_for_a_tokenizer_json(tmp_path: Path) -> None:
+    source = copied(HF, tmp_path / "x")
+    (source / "tokenizer.model").unlink()
+    (source / "tokenizer.json").write_text("{}")
+    for to in ("meta", "tencentpretrain"):
+        notes = convert(source, tmp_path / to, to).plan.notes
+        assert any("no tokenizer.model" in one and "tokenizer.json" in one for one in notes), notes
+        assert not any("tokenizer" in one for one in convert(HF, tmp_path / f"{to}-whole", to).plan.notes)

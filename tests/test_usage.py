@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from tests.conftest import PEER, Run
 from weightkit.cli import COMMANDS, main
 from weightkit.cli.usage import COMMAND_WORDS, GROUPS, OPTION_WORDS, Job
+from weightkit.core.events import BytesWritten, Started
 
 BASE, DIFF, LORA = PEER / "hf-bin", PEER / "diffs" / "knowlm", PEER / "lora-alpaca-bin"
 
@@ -69,6 +71,7 @@ def test_help_fits_and_ends_in_examples(name: str, job: Job, width: int) -> None
     words = [sys.executable, "-m", "weightkit", *name.split(), "--help"]
     text = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
     assert [line for line in text.splitlines() if len(line) > width] == []
+    assert re.findall(r"^  [A-Z]+$", text, re.MULTILINE) == []  # an argument in a row of its own, with nothing to say
     examples = text.partition("Examples:")[2]
     assert examples.count("weightkit") >= 2
     assert f"weightkit {name}" in examples
@@ -128,17 +131,28 @@ def test_synonyms_lead_to_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("place", "wanted"),
     [
-        ("meta-llama/Llama-2-7b-hf", "hf download meta-llama/Llama-2-7b-hf --local-dir Llama-2-7b-hf"),
-        ("hf://lmsys/vicuna-7b-delta-v1.1@main", "hf download lmsys/vicuna-7b-delta-v1.1 --revision main"),
-        ("https://huggingface.co/tatsu-lab/alpaca-7b-wdiff/tree/main", "hf download tatsu-lab/alpaca-7b-wdiff"),
-        ("https://example.invalid/llama", "https://example.invalid/llama is an address"),
-        ("s3://bucket/key", "s3://bucket/key is an address"),
+        ("meta-llama/Llama-2-7b-hf", "write hf://meta-llama/Llama-2-7b-hf where it is fetched"),
+        (
+            "hf://lmsys/vicuna-7b-delta-v1.1@main",
+            "hf://lmsys/vicuna-7b-delta-v1.1@main: is not in the cache, and the Hub is not reached",
+        ),
+        (
+            "https://huggingface.co/tatsu-lab/alpaca-7b-wdiff/tree/main",
+            "hf://tatsu-lab/alpaca-7b-wdiff@main: is not in the cache",
+        ),
+        ("https://example.invalid/llama", "https://example.invalid/llama: nothing is fetched, since HF_HUB_OFFLINE is set"),
+        ("s3://bucket/key", "s3://bucket/key is an address of a kind that is not fetched"),
+        ("file:///etc", "file:///etc is an address of a kind that is not fetched"),
+        ("hf://owner/../etc", "names no repository of the Hub, or leads out of it"),
         ("nowhere", "nowhere does not exist"),
         ("", "is empty"),
     ],
 )
 @pytest.mark.parametrize("command", ["recover", "merge", "verify", "inspect", "identify", "manifest"])
-def test_what_is_no_path_of_this_machine_is_told_as_what_it_is(weightkit: Run, command: str, place: str, wanted: str) -> None:
+def test_what_is_no_path_of_this_machine_is_told_as_what_it_is(
+    weightkit: Run, monkeypatch: pytest.MonkeyPatch, command: str, place: str, wanted: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     words: dict[str, Sequence[str | Path]] = {
         "recover": ("--raw", place, "--diff", DIFF, "--out", "o"),
         "merge": ("--base", place, "--lora", LORA, "--out", "o"),
@@ -194,7 +208,7 @@ def test_the_path_and_the_hint_stand_apart(weightkit: Run) -> None:
     done = weightkit("recover", "--raw", "org/name", "--diff", DIFF, "--out", "o", "--json")
     error = json.loads(done.stdout)["error"]
     assert error["path"] == "org/name"
-    assert error["hint"] == "download it first: hf download org/name --local-dir name"
+    assert error["hint"].endswith("fetch it first: weightkit fetch hf://org/name --out name")
 
 
 def test_progress_as_json(weightkit: Run, tmp_path: Path) -> None:
@@ -213,6 +227,35 @@ def test_verify_has_a_total(weightkit: Run) -> None:
     done = weightkit("verify", BASE, "--checksums", "list", "--progress", "json")
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert events[0]["total_bytes"] == events[-1]["bytes"] == sum(one.stat().st_size for one in BASE.iterdir())
+
+
+def test_an_option_does_not_take_the_next_one_for_its_value(weightkit: Run) -> None:
+    for words in (("recover", "--raw", "--diff", DIFF, "-o", "o"), ("verify", BASE, "--junit", "--checksums=list")):
+        done = weightkit(*words)
+        assert done.returncode == 2
+        assert re.search(r"--(raw|junit) has no value: --(diff|checksums) follows it", done.stderr)
+        assert "a variable of the shell" in done.stderr
+
+
+def test_a_bar_counts_what_was_read_before_the_total_was_known(capsys: pytest.CaptureFixture[str]) -> None:
+    from weightkit.core.bar import bar
+
+    with bar("recovering") as notify:
+        notify(BytesWritten("SHA256SUMS of an input", 250))
+        notify(Started(1000))
+        time.sleep(0.15)  # longer than the bar's own pace
+        notify(BytesWritten("a", 750))
+    assert "1.00k/1.00k" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["recover", "merge", "make-diff", "verify"])
+def test_examples_fit_a_narrow_terminal_and_can_be_pasted(weightkit: Run, command: str) -> None:
+    wide, narrow = (weightkit(command, "--help", env={"COLUMNS": columns}).stdout for columns in ("80", "50"))
+    examples = [text.split("Examples:\n")[1] for text in (wide, narrow)]
+    assert all(len(line) <= 50 for line in examples[1].splitlines())
+    assert examples[0] != examples[1] or all(len(line) <= 50 for line in examples[0].splitlines())
+    one, two = (re.sub(r" \\\n +", " ", text).splitlines() for text in examples)
+    assert one == two
 
 
 def test_plain_progress_says_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

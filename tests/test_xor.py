@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import PEER, Run, flip_bit, sha256
+from tests.conftest import DATA, PEER, Run, flip_bit, sha256
 from weightkit import xor
 from weightkit.blobs import folder_at
 from weightkit.catalog import by_digest
@@ -21,7 +21,7 @@ from weightkit.convert import convert
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.methods import method_named, recognised
 from weightkit.methods.base import based
-from weightkit.methods.xor_enc import key_in
+from weightkit.methods.xor_key import key_in
 from weightkit.recover import Form, Rules, recover
 
 META, KEY = PEER / "meta" / "7B", PEER / "meta" / "7B" / "consolidated.00.pth"
@@ -213,7 +213,7 @@ def test_files_without_a_header_are_told_apart(tmp_path: Path) -> None:
         assert content == (TUNED / name).read_bytes()
     assert any("carry no check of their own" in note for note in done.plan.notes)
     with pytest.raises(PlanError, match="decoded with the base's file it|decoded without a header it"):
-        recover(PEER / "tencentpretrain" / "tp.bin", folder, tmp_path / "p")
+        recover(DATA / "meta-layout" / "7B", folder, tmp_path / "p")
 
 
 def test_a_base_of_another_conversion_is_noticed_before_the_work(tmp_path: Path) -> None:
@@ -237,8 +237,10 @@ def test_options_that_do_nothing_are_refused(weightkit: Run, tmp_path: Path) -> 
         assert "is an XOR payload" in done.stderr
     with pytest.raises(PlanError, match="--key is for those alone"):
         recover(BASE, PEER / "diffs" / "knowlm", tmp_path / "o", key=KEY)
+    (tmp_path / "m").mkdir()
+    shutil.copy(META / "params.json", tmp_path / "m")
     with pytest.raises(PlanError, match="has no consolidated.00.pth"):
-        recover(BASE, ENC, tmp_path / "o")
+        recover(tmp_path / "m", ENC, tmp_path / "o")
     with pytest.raises(PlanError, match="is an XOR payload"):
         recover(BASE, BLOCK, tmp_path / "o", rules=Rules(new_rows="mean"))
 
@@ -327,11 +329,11 @@ def test_a_key_of_another_model_is_refused(tmp_path: Path) -> None:
     listed = next(digest for digest, known in by_digest().items() if known[0] == ("llama-13b", "consolidated.00.pth"))
     (tmp_path / "13B" / "checklist.chk").write_text(f"{listed.hex}  consolidated.00.pth\n")
     for place in (tmp_path / "13B", tmp_path / "13B" / "consolidated.00.pth"):
-        key = key_in(folder_at(place, "--raw"), "--raw")
+        key = key_in(based(place, "--raw"))
         key.check("llama-13b consolidated.00.pth")
         with pytest.raises(PlanError, match="is consolidated.00.pth of llama-13b, by its checklist or size; the release takes"):
             key.check("llama-7b consolidated.00.pth")
-    assert key_in(folder_at(KEY, "--key"), "--key").known() is None
+    assert key_in(based(KEY, "--key")).known() is None
 
 
 def test_what_was_made_of_a_base_is_no_key() -> None:

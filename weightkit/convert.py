@@ -19,25 +19,30 @@ from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.config_text import set_values
 from weightkit.checkpoints.form import Form, Order
 from weightkit.checkpoints.params import read_params, shape_from_params, vocabulary_of
+from weightkit.checkpoints.quantized import left_over_notes
 from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
 from weightkit.containers.bin import BIN
 from weightkit.core.arguments import OneOrMore, as_paths
 from weightkit.core.dtypes import FLOAT16, FLOAT32, DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
+from weightkit.core.lazy import Derived, walk
+from weightkit.core.probes import NotFinite
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelShape
-from weightkit.methods.base import based, opened_from
+from weightkit.methods.base import based, opened_from, refuse_conversion
 from weightkit.methods.pairing import Rules
+from weightkit.ops.add import Cast
 from weightkit.proof.completeness import whole_source
 from weightkit.proof.expecting import expecting
+from weightkit.proof.metas import with_metas
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.carried import carried
 from weightkit.run.execute import Done, check_out
-from weightkit.run.plan import Plan
+from weightkit.run.plan import OutputFile, Plan
 
-__all__ = ["Done", "Form", "Order", "Target", "convert", "convert_checkpoint", "index_from_params", "prepare"]
+__all__ = ["Done", "Form", "Order", "Target", "convert", "convert_checkpoint", "index_from_params", "prepare", "with_metas"]
 
 Target = Literal["hf", "meta", "tencentpretrain"]
 
@@ -96,6 +101,8 @@ def prepare(
     model = based(src, "SRC", converter)
     source = whole_source(open_checkpoint(model.source, model.role, model.converter))
     cast_to = None if dtype is None else dtype_named(dtype)
+    if cast_to is not None or to != "hf":
+        refuse_conversion(source, model.role)
     rules, layout = Rules(cast_to), layout_named(to)
     tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
     followed = with_dtype(source, cast_to)
@@ -105,8 +112,15 @@ def prepare(
     except ValueError as error:
         raise PlanError(f"{source.name}: {error}") from error
     steps = (f"{source.layout} to {to}, {len(tensors)} tensors in {len(made.files)} files",)
-    notes = (*made.notes, *vocabulary_notes(source, to), *beside_notes(source))
-    return expecting(Plan("convert", steps, made.files, made.small, notes, tensors=made.named, sources=sources), lists)
+    notes = (*made.notes, *vocabulary_notes(source, to), *beside_notes(source), *left_over_notes(source))
+    files = tuple(file.watched_by(NotFinite()) if casts(file) else file for file in made.files)
+    planned = Plan("convert", steps, files, made.small, notes, tensors=made.named, sources=sources, listings=made.listings)
+    return expecting(planned, lists)
+
+
+def casts(file: OutputFile) -> bool:
+    """Whether a value of it may be too large for the type that it is cast to."""
+    return any(isinstance(one, Derived) and isinstance(one.op, Cast) for run in file.tensors for one in walk(run))
 
 
 def with_dtype(source: Checkpoint, dtype: DType | None) -> Checkpoint:
@@ -182,7 +196,7 @@ def convert_checkpoint(
         FormatError: A file is damaged.
     """
     planned = prepare(src, dst, to, converter=converter, form=form, dtype=dtype, parts=parts, order=order, checksums=checksums)
-    return carried(
+    done = carried(
         planned,
         dst,
         "converting",
@@ -195,6 +209,7 @@ def convert_checkpoint(
         raise_on_mismatch=raise_on_mismatch,
         notify=notify,
     )
+    return with_metas(done)
 
 
 convert = convert_checkpoint

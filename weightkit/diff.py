@@ -13,15 +13,20 @@ from pathlib import Path
 from weightkit.blobs import Place
 from weightkit.checkpoints.form import Form
 from weightkit.core.arguments import as_nbytes, raise_first, telling
+from weightkit.core.dtypes import DType
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
+from weightkit.core.lazy import Derived
+from weightkit.core.probes import NOT_FINITE, RECOVERED, Changed
 from weightkit.methods import changed, method_named, options_for
 from weightkit.methods.base import based, opened
 from weightkit.methods.pairing import Rules
-from weightkit.proof.completeness import whole_source
+from weightkit.ops.add import Cast, rounds
+from weightkit.proof.completeness import whole_base, whole_source
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import SUMS_ONLY, Done, carry_out, check_out
-from weightkit.run.plan import Plan
+from weightkit.run.plan import OutputFile, Plan
+from weightkit.run.values import not_finite
 
 __all__ = ["RELEASE_SUMS", "Form", "Made", "Rules", "Tally", "carry", "make_diff", "prepare"]
 
@@ -46,6 +51,20 @@ class Made(Done):
         """Tensor name -> how many of its elements come back with other bits than the tuned model has in the diff's dtype."""
         found = (receipt.found.get("changed", {}) for receipt in self.report.receipts)
         return {name: Tally(**counts) for one in found for name, counts in one.items()}
+
+    @property
+    def not_finite(self) -> int:
+        """Elements of the difference, and of what recovering gives, that are infinite or NaN."""
+        found = (not_finite(self.report, probe) for probe in (NOT_FINITE, RECOVERED))
+        return sum(sum(counts.values()) for one in found for counts in one.values())
+
+    @property
+    def rounded_to(self) -> DType | None:
+        """The type that tensors of the tuned model were rounded to before they were subtracted; None where none was."""
+        looks = [look for file in self.plan.files if isinstance(file, OutputFile) for look in file.watched]
+        runs = (run for look in looks if isinstance(look.probe, Changed) for run in look.tensors or ())
+        casts = (one for run in runs for _, one in run if isinstance(one, Derived) and isinstance(one.op, Cast))
+        return next((one.spec.dtype for one in casts if rounds(one.inputs[0].spec.dtype, one.spec.dtype)), None)
 
     @property
     def elements(self) -> int:
@@ -146,7 +165,7 @@ def prepare(
     model = based(tuned, "--tuned")
     if (read := opened(model).follows) is not None:
         whole_source(read)
-    made = chosen.make(based(raw, "--raw", converter), model, options, form)
+    made = chosen.make(whole_base(based(raw, "--raw", converter)), model, options, form)
     return replace(made, sources=sources)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from weightkit.blobs import Place, folder_at, local_path
+from weightkit.blobs import Place, folder_at, local_copy
 from weightkit.checkpoints.peft import open_adapter
-from weightkit.core.digest import ALGORITHMS, Digest
+from weightkit.core.arguments import as_tuple
+from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.methods.base import based, opened
@@ -34,7 +35,7 @@ def digest_from(text: str) -> Digest:
     try:
         return Digest(algorithm, digits)
     except ValueError as error:
-        raise PlanError(f"--expect {text!r} is no digest: {error}; known: {', '.join(ALGORITHMS)}") from error
+        raise PlanError(f"--expect {text!r} is no digest: {error}") from error
 
 
 def explain(
@@ -43,7 +44,7 @@ def explain(
     expect: str | Digest | None = None,
     against: str | os.PathLike[str] | None = None,
     base: Place | None = None,
-    lora: Sequence[Place] = (),
+    lora: Place | Sequence[Place] = (),
     notify: Notify = ignore,
 ) -> Explanation:
     """Say why a file (or folder) is not the one wanted.
@@ -60,11 +61,12 @@ def explain(
         PlanError: There is nothing to compare, or nothing to compare it with.
         FormatError: One of them cannot be read.
     """
-    target = local_path(path, "PATH")
+    target = local_copy(path, "PATH")
+    lora = as_tuple(lora)
     adapters = [open_adapter(folder_at(one, "--lora"), "--lora") for one in lora]
     below = None if base is None else opened(based(base, "--base"))
     if against is not None:
-        return explain_against(target, local_path(against, "--against"), below, adapters, notify)
+        return explain_against(target, local_copy(against, "--against"), below, adapters, notify)
     if expect is None:
         raise PlanError("say what was wanted: --expect DIGEST, or --against PATH")
     if not target.is_file():

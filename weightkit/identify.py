@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightkit import catalog
-from weightkit.blobs import local_path
+from weightkit.blobs import LocalFolder, folder_at, is_address, local_path
 from weightkit.core.digest import hash_file
+from weightkit.core.errors import spoken
 from weightkit.core.sizes import format_size
 from weightkit.proof.kinds import of_file, of_folder
 from weightkit.proof.lists import usable
@@ -53,6 +54,8 @@ def identify_path(path: str | os.PathLike[str], *, full: bool = False) -> Identi
         PlanError: It does not exist.
         FormatError: It cannot be read.
     """
+    if is_address(path):
+        return on_the_hub(os.fspath(path))
     target = local_path(path, "PATH")
     files = [target] if target.is_file() else sorted(one for one in target.glob("*") if one.is_file())
     releases: dict[str, None] = {}
@@ -71,10 +74,26 @@ def identify_path(path: str | os.PathLike[str], *, full: bool = False) -> Identi
             lines.append(by_digest(file, known))
     if small:
         lines.append(f"small files that were published, too: {', '.join(small)}")
-    lines += of_file(target) if target.is_file() else of_folder(target)
+    lines += of_file(target) if target.is_file() else of_folder(LocalFolder(target))
     if skipped:
         lines.append(f"not hashed, larger than {format_size(QUICK_NBYTES)}: {', '.join(skipped[:3])}; --full hashes them, too")
-    return Identity(target, tuple(releases), tuple(lines))
+    return Identity(target, tuple(releases), tuple(map(spoken, lines)))
+
+
+def on_the_hub(address: str) -> Identity:
+    """What lies at an address: by the digests that the Hub states, and by headers; nothing is downloaded whole."""
+    folder = folder_at(address, "PATH")
+    if isinstance(folder, LocalFolder):  # the client's cache, offline
+        return identify_path(folder.path)
+    releases: dict[str, None] = {}
+    lines = []
+    for name in folder.names():
+        known = [one for digest in folder.blob(name).stated for one in catalog.by_digest().get(digest, ())]
+        known.sort(key=lambda one: (ORDER.index(catalog.load(one[0]).kind), one))
+        releases |= dict.fromkeys(one for one, _ in known)
+        if known:
+            lines.append(by_digest(Path(name), known) + ", as the Hub states")
+    return Identity(Path(address), tuple(releases), (*lines, *of_folder(folder)))
 
 
 identify = identify_path

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit.blobs import Place, folder_at
+from weightkit.blobs import LocalFolder, Place, folder_at
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.agreement import contradicting
 from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
+from weightkit.core.errors import spoken
 from weightkit.core.spec import TensorSpec
 from weightkit.proof.completeness import missing_notes
 
@@ -94,7 +95,8 @@ def inspect(path: Place) -> Inspection:
         for name, tensor in container.tensors.items():
             first = places.setdefault(tensor.start, name) if tensor.spec.numel else name
             tensors.append(TensorInfo(name, tensor.spec, file, None if first == name else first))
-    told = flavour(checkpoint)
+    here = isinstance(folder, LocalFolder)
+    told = flavour(checkpoint) if here else None
     looks = "" if told is None else "a diff" if told.is_diff else "a model" if told.is_model else ""
     files = tuple(
         FileInfo(name, container.blob.nbytes, container.profile, container.written_by)
@@ -102,5 +104,6 @@ def inspect(path: Place) -> Inspection:
     )
     small = () if lone_file(folder) else tuple(checkpoint.small_files())
     own = [] if lone_file(folder) else contradicting(checkpoint.json("config.json"), checkpoint.tensors)
-    notes = (*missing_notes(checkpoint), *beside_notes(checkpoint), *own)
-    return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint), notes)
+    far = [] if here else ["its values were not looked at, since they are not on this machine"]
+    notes = tuple(map(spoken, (*missing_notes(checkpoint), *beside_notes(checkpoint), *own, *far)))
+    return Inspection(Path(folder.name), files, tuple(tensors), small, looks, fits_bfloat16(checkpoint) if here else 0, notes)

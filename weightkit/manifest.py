@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from weightkit import manifests
-from weightkit.blobs import Place, local_path
+from weightkit.blobs import Place, local_copy
 from weightkit.checkpoints import open_checkpoint
+from weightkit.core.arguments import as_tuple
 from weightkit.core.digest import Digest, hash_file
 from weightkit.core.errors import PlanError
 from weightkit.core.events import BytesWritten, Notify, Started, ignore
@@ -29,7 +30,7 @@ Found = list[tuple[str, Digest]]
 
 
 def of_files(
-    path: str | os.PathLike[str], algorithms: Sequence[str] = ("sha256",), *, jobs: int = 2, notify: Notify = ignore
+    path: str | os.PathLike[str], algorithms: str | Sequence[str] = ("sha256",), *, jobs: int = 2, notify: Notify = ignore
 ) -> tuple[Found, bytes]:
     """Digests of a file, or of all files of a folder but hidden ones and lists of digests.
 
@@ -45,7 +46,8 @@ def of_files(
     Raises:
         PlanError: There are no files.
     """
-    target = local_path(path, "PATH")
+    algorithms = as_tuple(algorithms)
+    target = local_copy(path, "PATH")
     root = target if target.is_dir() else target.parent
     files = (
         [target] if target.is_file() else [one for one in sorted(target.rglob("*")) if one.is_file() and listed(one, target)]

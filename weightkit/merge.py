@@ -20,6 +20,7 @@ from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
 from weightkit.core.dtypes import DType, dtype_named
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
+from weightkit.core.probes import NotFinite
 from weightkit.manifests import Entry
 from weightkit.methods import with_role
 from weightkit.methods.base import based, opened
@@ -29,6 +30,7 @@ from weightkit.methods.said import Said
 from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
+from weightkit.proof.own_lists import as_listed
 from weightkit.proof.sizes import base_fits, counted, in_order, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.carried import carried
@@ -94,10 +96,13 @@ def prepare(
             made = layout_named(to or "hf").write(model, form)
         except ValueError as error:
             raise PlanError(f"{below.source.name}: {error}") from error
-        found = Plan("merge", model.steps, made.files, made.small, (*model.notes, *made.notes, *notes), tensors=made.named)
+        told = (*model.notes, *made.notes, *notes)
+        files = tuple(file.watched_by(NotFinite()) for file in made.files)
+        found = Plan("merge", model.steps, files, made.small, told, tensors=made.named, listings=made.listings)
         found = expecting(replace(found, sources=sources), lists)
         if entry is not None:
             found = checked(found, entry, below, adapters=payloads, trust=trust_inputs)
+        found = as_listed(found, [(LORA, one) for one in payloads], trust=trust_inputs)
         return complete(found, below.source.name, published)
 
     result = planned(asked)
@@ -163,7 +168,8 @@ def merge_lora(
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
-        trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
+        trust_inputs: Whether no digests of inputs are checked, a release's or those of lists beside them; number, order and
+            sizes are.
         progress: Whether a bar is drawn, in a terminal or a notebook.
         raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens; see ``weightkit.core.events``.

@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from weightkit import manifests
-from weightkit.blobs import Place, folder_at
+from weightkit.blobs import Place, folder_at, streaming
+from weightkit.catalog.outside import RELEASE_SUMS, is_outside, read_outside
+from weightkit.catalog.places import by_name
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
@@ -20,23 +22,26 @@ from weightkit.checkpoints.model import Model
 from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
-from weightkit.core.probes import Infinite
+from weightkit.core.probes import NotFinite
 from weightkit.manifests import Entry
 from weightkit.methods import recognised, with_role
+from weightkit.methods.additive import suspected
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
-from weightkit.methods.recipes import filled
+from weightkit.methods.recipes import filled, recipe_rules
 from weightkit.methods.said import Said, refusal
 from weightkit.methods.xor_end import sound
 from weightkit.proof.completeness import complete, lacking
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
+from weightkit.proof.outside import base_is
+from weightkit.proof.own_lists import as_listed
 from weightkit.proof.sizes import base_fits, counted, made_by, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.carried import carried
 from weightkit.run.execute import Done, check_out
-from weightkit.run.plan import Plan, Watched
+from weightkit.run.plan import Plan
 
 __all__ = ["Arithmetic", "Done", "Form", "Rules", "prepare", "recover", "recover_release"]
 
@@ -45,7 +50,7 @@ DIFF, LORA = "--diff", "--lora"
 
 def prepare(
     raw: Place,
-    diff: Place,
+    diff: Place | None,
     out: str | os.PathLike[str],
     *,
     key: Place | None = None,
@@ -58,6 +63,7 @@ def prepare(
     checksums: OneOrMore = (),
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
+    stream: bool = False,
 ) -> Plan:
     """Open the inputs, tell what kind of diff it is, check that they fit, and plan; touches nothing.
 
@@ -66,6 +72,13 @@ def prepare(
         FormatError: One of them is damaged.
     """
     lora = as_tuple(lora)
+    own = None
+    if release is not None and is_outside(release):
+        own, release = read_outside(release), None
+        diff = own.folder if diff is None else diff
+    elif diff is None:
+        diff, found = by_name(release or "")
+        lora = lora or tuple(found)
     named = [] if key is None else [("--key", key)]
     sources = check_out(Path(out), [("--raw", raw), (DIFF, diff), *named, *((LORA, one) for one in lora)])
     lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
@@ -83,8 +96,18 @@ def prepare(
             published_key = entry.recipe.key
             counted(release, entry.recipe, len(lora))
     base = based(raw, "--raw", converter)
+    if own is not None:
+        listed = Path(f"{own.name}/{RELEASE_SUMS}")
+        lists.append((listed, list(own.results)))
+        published = [(f"--release {own.name}", own.results)]
+        said = Said(recipe_rules(own.recipe, said.rules), said.form, said.how, allow_tuned_base)
+        notes = base_is(own, base)
     payload = folder_at(diff, DIFF)
+    if stream:
+        payload = streaming(payload, DIFF)
     method, seen = recognised(payload, DIFF)
+    if own is not None and own.recipe.method != method.name:
+        raise PlanError(f"--release {own.name}: says {own.recipe.method}, and its payload is {seen.what}: {seen.saw}")
     if entry is not None:
         made_by(entry, method.name, payload, seen.what)
         if not method.settles:
@@ -107,6 +130,7 @@ def prepare(
     planned = sound(planned)
     if entry is not None:
         planned = checked(planned, entry, base, key_folder, payload, adapters, trust=trust_inputs)
+    planned = as_listed(planned, [(DIFF, payload), *((LORA, one) for one in adapters)], trust=trust_inputs)
     if not lone_file(payload) or release is not None:
         complete(planned, payload.name, published)
     why = lacking(planned) if model.files is not None else ""
@@ -121,13 +145,13 @@ def written(model: Model, form: Form, name: str) -> Plan:
         made = HUGGINGFACE.write(model, form)
     except ValueError as error:
         raise PlanError(f"{name}: {error}") from error
-    files = tuple(replace(file, watched=(*file.watched, Watched(Infinite()))) for file in made.files)
+    files = suspected(tuple(file.watched_by(NotFinite()) for file in made.files))
     return Plan("recover", model.steps, files, made.small, (*model.notes, *made.notes), tensors=made.named)
 
 
 def recover_release(
     raw: Place,
-    diff: Place,
+    diff: Place | None,
     out: str | os.PathLike[str],
     *,
     key: Place | None = None,
@@ -145,6 +169,7 @@ def recover_release(
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
+    stream: bool = False,
     progress: bool = False,
     raise_on_mismatch: bool = False,
     notify: Notify = ignore,
@@ -160,7 +185,8 @@ def recover_release(
 
     Args:
         raw: The base: a folder in transformers' layout, or in Meta's, which is converted on the way.
-        diff: The diff: a transformers folder, ``.enc`` files, or files XORed with the base's (see ``weightkit.xor``).
+        diff: The diff: a transformers folder, ``.enc`` files, or files XORed with the base's (see ``weightkit.xor``). None with
+            a ``release``: what the catalog names on the Hub.
         out: The folder to write; made if it is not there.
         key: For ``.enc`` payloads, the key file; None for ``consolidated.00.pth`` of the base.
         lora: Folders of LoRA adapters to be merged into the sum, in this order.
@@ -177,7 +203,9 @@ def recover_release(
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         verify_raw: Whether to check Meta's checklist.chk beside the run; nothing is published before it holds.
         allow_tuned_base: Whether a base that looks tuned already may be used.
-        trust_inputs: Whether the published digests of a release's inputs are not checked; number, order and sizes are.
+        trust_inputs: Whether no digests of inputs are checked, a release's or those of lists beside them; number, order and
+            sizes are.
+        stream: Whether a diff on the Hub is read as it is needed, and never stored.
         progress: Whether a bar is drawn, in a terminal or a notebook.
         raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens; see ``weightkit.core.events``.
@@ -204,6 +232,7 @@ def recover_release(
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,
+        stream=stream,
     )
     return carried(
         planned,

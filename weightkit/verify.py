@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
-from weightkit.blobs import local_path
+from weightkit.blobs import local_copy
 from weightkit.blobs.local import unreadable
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.beside import unread
@@ -140,7 +140,7 @@ def look(
     path: str | os.PathLike[str], chosen: Sequence[Path], releases: Sequence[str], jobs: int, notify: Notify
 ) -> Verification:
     """The work of ``verify_files``."""
-    target = local_path(path, "PATH")
+    target = local_copy(path, "PATH")
     folder = target if target.is_dir() else target.parent
     if not chosen and not releases:
         chosen = [folder / name for name in LIST_NAMES if (folder / name).is_file()]
@@ -153,6 +153,8 @@ def look(
     found += [(f"--release {name}", entries_of(name)) for name in releases]
     if not found and (notes := pointers.hub(folder)):
         found = [(str(folder / pointers.HUB_NOTES), notes)]
+    if not found and (named := pointers.cache(folder)):
+        found = [(f"{folder}: the names of its blobs", named)]
     if not found:
         raise PlanError(
             f"{target}: no list of digests there ({', '.join(LIST_NAMES)}); name one with --checksums FILE, or --release NAME"

@@ -13,7 +13,6 @@ weightkit.xor.decode("oasst-sft-6-xor", "llama-30b-hf", "oasst-sft-6")
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,6 +20,7 @@ from typing import Literal, get_args
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints.checkpoint import lone_file
+from weightkit.core.arguments import OneOrMore, as_paths
 from weightkit.core.blob import Folder
 from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
@@ -29,10 +29,13 @@ from weightkit.methods import xor_block, xor_enc
 from weightkit.methods.base import based
 from weightkit.methods.xor_end import sound
 from weightkit.methods.xor_files import listing
-from weightkit.proof.completeness import complete, lacking, whole_folder
+from weightkit.methods.xor_key import key_in
+from weightkit.proof.completeness import complete, lacking, whole_base, whole_folder
 from weightkit.proof.expecting import expecting
+from weightkit.proof.own_lists import as_listed
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
-from weightkit.run.execute import Done, carry_out, check_out
+from weightkit.run.carried import carried
+from weightkit.run.execute import Done, check_out
 from weightkit.run.plan import Plan
 
 __all__ = ["FORMATS", "Format", "decode", "encode", "kind_of", "prepare_decode", "prepare_encode"]
@@ -79,17 +82,18 @@ def prepare_decode(
     wanted: Format | None = None,
     converter: str = DEFAULT_CONVERTER,
     max_shard_bytes: int | None = None,
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
 ) -> Plan:
     """Look at the inputs and plan; writes nothing. Raises like ``decode``."""
     sources = check_out(Path(out), [("SRC", src), ("--key", key)])
     payload = folder_at(src, "SRC")
     if chosen(payload, wanted) == "enc":
-        found = xor_enc.decoded(payload, xor_enc.key_in(folder_at(key, "--key"), "--key"), "SRC")
+        found = xor_enc.decoded(payload, key_in(based(key, "--key", converter)), "SRC")
     else:
         found = xor_block.decoded(payload, based(key, "--key", converter), "SRC", max_shard_bytes)
-    lists = [(Path(path), manifests.read(Path(path))) for path in checksums]
+    lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     planned = sound(expecting(replace(found.plan("recover"), sources=sources), lists))
+    planned = as_listed(planned, [("SRC", payload)])
     if not lone_file(payload):
         complete(planned, payload.name)
     why = lacking(planned)
@@ -102,9 +106,9 @@ def prepare_encode(src: Place, key: Place, out: str | os.PathLike[str], wanted: 
     source = folder_at(src, "SRC")
     whole_folder(source)
     if wanted == "enc":
-        found = xor_enc.encoded(source, xor_enc.key_in(folder_at(key, "--key"), "--key"), "SRC")
+        found = xor_enc.encoded(source, key_in(based(key, "--key")), "SRC")
     else:
-        found = xor_block.encoded(source, based(key, "--key"), "SRC", packed=wanted == "block-gzip")
+        found = xor_block.encoded(source, whole_base(based(key, "--key")), "SRC", packed=wanted == "block-gzip")
     return replace(found.plan("encode"), sources=sources)
 
 
@@ -115,11 +119,13 @@ def decode(
     *,
     wanted: Format | None = None,
     converter: str = DEFAULT_CONVERTER,
-    checksums: Sequence[str | os.PathLike[str]] = (),
+    checksums: OneOrMore = (),
     jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     keep_mismatched: bool = False,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Decode a release that was published as a byte XOR. Bit-exact.
@@ -132,9 +138,11 @@ def decode(
         converter: Whose conversion a base in Meta's layout stands for.
         checksums: Lists of digests that the files must have.
         jobs: Files at a time.
-        max_memory: Resident memory allowed, in bytes.
+        max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens.
 
     Returns:
@@ -146,13 +154,16 @@ def decode(
         FormatError: A file is damaged.
     """
     planned = prepare_decode(src, key, out, wanted=wanted, converter=converter, checksums=checksums)
-    return carry_out(
+    return carried(
         planned,
-        Path(out),
+        out,
+        "decoding",
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
         keep_mismatched=keep_mismatched,
+        progress=progress,
+        raise_on_mismatch=raise_on_mismatch,
         notify=notify,
     )
 
@@ -164,9 +175,11 @@ def encode(
     wanted: Format,
     *,
     jobs: int = 1,
-    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_memory: int | str = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     keep_mismatched: bool = False,
+    progress: bool = False,
+    raise_on_mismatch: bool = False,
     notify: Notify = ignore,
 ) -> Done:
     """Encode files so that the authors' own scripts, and ``decode``, decode them. Bit-exact; gzip up to its compressor.
@@ -177,21 +190,26 @@ def encode(
         out: The folder to write.
         wanted: The format.
         jobs: Files at a time.
-        max_memory: Resident memory allowed, in bytes.
+        max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
+        progress: Whether a bar is drawn, in a terminal or a notebook.
+        raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens.
 
     Raises:
         PlanError: Something is missing.
     """
     planned = prepare_encode(src, key, out, wanted)
-    return carry_out(
+    return carried(
         planned,
-        Path(out),
+        out,
+        "encoding",
         jobs=jobs,
         max_memory=max_memory,
         overwrite=overwrite,
         keep_mismatched=keep_mismatched,
+        progress=progress,
+        raise_on_mismatch=raise_on_mismatch,
         notify=notify,
     )

@@ -42,6 +42,9 @@ UNWRITTEN = {
 }
 """Golden cases that are read but not written, with the reason."""
 
+LATER = ("c04k_float8", "c04l_uint16")
+"""Golden cases that only a torch later than 2.1 reads."""
+
 
 def flat(name: str, value: Any) -> dict[str, torch.Tensor]:
     """The tensors in what ``torch.load`` gives, by dotted name."""
@@ -78,6 +81,8 @@ def ids(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_is_read_as_torch_reads_it(path: Path) -> None:
+    if path.parent.name in LATER and not hasattr(torch._utils, "_rebuild_tensor_v3"):
+        pytest.skip("this torch cannot read it; test_holds_what_the_formula_says does without")
     source = open_file(open_local(path))
     wanted = flat("", torch.load(path, weights_only=False, map_location="cpu"))
     assert list(source.tensors) == list(wanted)

@@ -192,7 +192,7 @@ def test_checklists_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no text in UTF-8"):
         Checklist(folder)
     (folder / "checklist.chk").unlink()
-    with pytest.raises(PlanError, match=r"has no checklist.chk; leave the option out, or fetch the file"):
+    with pytest.raises(PlanError, match=r"has no checklist.chk; leave it out, or fetch the file"):
         carry_out(simple(), tmp_path / "out", verify_raw=folder)
     assert not (tmp_path / "out").exists()
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from weightkit.core.lazy import derive
 from weightkit.core.probes import CONTENT
 from weightkit.run.execute import carry_out, preview
 from weightkit.run.ledgers.directory import Directory
-from weightkit.run.ledgers.journal import JOURNAL, read_journal
+from weightkit.run.ledgers.journal import JOURNAL, read_journal, sealed, unsealed
 from weightkit.run.ledgers.stage import FolderStage
 from weightkit.run.plan import Plan, Twin, Watched
 from weightkit.run.receipts import Receipt
+from weightkit.run.write import Work
 
 
 class Interrupted(Exception):
@@ -330,9 +332,10 @@ def test_more_digests_of_a_kept_file_cost_no_second_computation(tmp_path: Path) 
         lambda head, line: b"[1]\n",
         lambda head, line: b"[" * 200_000,
         lambda head, line: b'{"plan": null}\n',
-        lambda head, line: head + json.dumps({**json.loads(line), "digests": None}).encode() + b"\n",
-        lambda head, line: head + json.dumps({**json.loads(line), "digests": ["x"]}).encode() + b"\n",
-        lambda head, line: head + json.dumps({**json.loads(line), "found": {"content": 3}}).encode() + b"\n",
+        lambda head, line: head + line.replace(b'"sha256"', b'"sha257"') + b"\n",
+        lambda head, line: head + sealed(json.dumps({**json.loads(unsealed(line)), "digests": None})),
+        lambda head, line: head + sealed(json.dumps({**json.loads(unsealed(line)), "digests": ["x"]})),
+        lambda head, line: head + sealed(json.dumps({**json.loads(unsealed(line)), "found": {"content": 3}})),
         lambda head, line: head + b"[1]\n\xff\xfe\n" + b"[" * 100_000 + b"\n",
         lambda head, line: head + line[: len(line) // 2],
         lambda head, line: head[: len(head) // 2],
@@ -348,6 +351,35 @@ def test_a_torn_journal_is_set_aside(tmp_path: Path, damage: Any) -> None:
     (out / "part-0.plain").unlink()
     assert carry_out(simple(), out).ok
     assert set(content(out)) == {"part-0.plain", "part-1.plain", "part-2.plain", "config.json", "SHA256SUMS"}
+
+
+def test_no_flipped_bit_of_a_journal_is_believed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    interrupted(simple(), out, "part-1.plain")
+    right = read_journal(out)
+    text = (out / JOURNAL).read_bytes()
+    assert right is not None
+    assert len(right.receipts) == 2
+    for at in range(len(text)):
+        damaged = bytearray(text)
+        damaged[at] ^= 1 << at % 8
+        (out / JOURNAL).write_bytes(damaged)
+        try:
+            found = read_journal(out)
+        except ValueError:
+            continue
+        assert found is not None, at
+        assert found.planned == right.planned, at
+        assert found.receipts.items() <= right.receipts.items(), at
+
+
+def test_whose_files_they_are_is_not_known_where_the_journal_is_damaged(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    interrupted(simple(), out, "part-1.plain")
+    (out / JOURNAL).write_bytes((out / JOURNAL).read_bytes().replace(b'"part-0.plain", "finger', b'"part-7.plain", "finger'))
+    with pytest.raises(PlanError, match=r"part-0.plain is there already.*journal is damaged \(1 of its lines"):
+        carry_out(simple(), out)
+    assert {"part-0.plain", "part-1.plain"} <= set(content(out))
 
 
 def test_a_journal_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
@@ -549,6 +581,30 @@ def test_a_file_that_is_no_longer_planned_is_named(tmp_path: Path) -> None:
     done = carry_out(fewer, out)
     assert done.plan.notes == (f"{out}/part-1.plain was written by an earlier try, and is no part of what is written now",)
     assert [one.kept for one in done.report.receipts] == [True, False, False]
+
+
+@pytest.mark.parametrize("when", ["before a file is begun", "before it has its name"])
+def test_a_folder_that_is_moved_away_meanwhile_is_another_runs(tmp_path: Path, when: str) -> None:
+    out, planned = tmp_path / "out", simple()
+    with closing(Directory(out)) as ledger:
+        ledger.open(planned, [])
+        stage = ledger.stage()
+
+        def move() -> None:
+            out.rename(tmp_path / "elsewhere")
+            out.mkdir()
+            (out / ".part-0.plain.partial").write_text("another run's")
+
+        if when == "before a file is begun":
+            move()
+            with pytest.raises(WeightkitError, match="out: was moved or removed"), stage.create("part-0.plain", 3):
+                pass
+        else:
+            receipt = ledger.staged(Work(stage, 4096)(planned.files[0]))
+            move()
+            with pytest.raises(WeightkitError, match="out: was moved or removed"):
+                ledger.publish(receipt)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {".part-0.plain.partial": "another run's"}
 
 
 def test_a_folder_that_is_removed_meanwhile_is_an_error(tmp_path: Path) -> None:

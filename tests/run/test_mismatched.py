@@ -65,6 +65,19 @@ def test_one_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert not list(out.glob(".*.partial"))
 
 
+def test_the_same_command_replaces_what_it_has_set_aside(tmp_path: Path) -> None:
+    out, name = tmp_path / "out", "part-1.plain.mismatch"
+    for number in range(3):
+        done = carry_out(wanting_another(), out, keep_mismatched=True)
+        assert [one.path for one in done.report.mismatches] == ["part-1.plain"]
+        assert [one.kept for one in done.report.receipts] == [number > 0] * 2
+    made = content(out)[name]
+    (out / name).write_bytes(made[:-1] + b"!")  # of the same size, and the user's now
+    with pytest.raises(PlanError, match=r"part-1\.plain\.mismatch is there already .* --overwrite"):
+        carry_out(wanting_another(), out, keep_mismatched=True)
+    assert content(out)[name] == made[:-1] + b"!"
+
+
 def test_the_summary_ends_in_the_command_that_examines_it(weightkit: Run, tmp_path: Path) -> None:
     (tmp_path / "L").write_text(f"{OTHER.hex}  pytorch_model.bin\n")
     words = ("recover", "--raw", PEER / "hf-bin", "--diff", PEER / "diffs" / "knowlm", "--out", "o", "--checksums", "L")

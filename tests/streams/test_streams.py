@@ -17,6 +17,7 @@ from weightkit.core.buffers import Buffer
 from weightkit.core.errors import FormatError
 from weightkit.core.needs import Needs
 from weightkit.streams import Headed, Known, Reader, whole
+from weightkit.streams.computed import anywhere, computed
 from weightkit.streams.gzip import STATE_NBYTES, Gunzip, Gzip
 from weightkit.streams.xor import CHUNK, Padded, Wrapped, xor
 
@@ -74,6 +75,32 @@ def test_the_key_starts_again_as_published(tmp_path: Path, payload: int, key: in
     assert stream.nbytes == payload
     for block in (1 << 20, 999_983):
         assert joined(stream.chunks(block)) == wanted
+
+
+@pytest.mark.parametrize(("payload", "key"), LENGTHS)
+def test_it_can_be_read_anywhere(tmp_path: Path, payload: int, key: int) -> None:
+    (tmp_path / "p").write_bytes(drawn(payload, 1))
+    (tmp_path / "k").write_bytes(drawn(key, 2))
+    parts = whole(open_local(tmp_path / "p")), whole(open_local(tmp_path / "k"))
+    edges = [at + off for at in (0, CHUNK, 2 * CHUNK, key, payload, 3 * CHUNK + key % CHUNK) for off in (-70, -1, 0, 1)]
+    for stream, wanted in ((Wrapped(*parts), by_the_rule(drawn(payload, 1), drawn(key, 2))), (Padded(*parts), None)):
+        known = wanted or joined(stream.chunks(1 << 20))
+        assert anywhere(stream)
+        for start in sorted({max(0, min(edge, payload)) for edge in edges}):
+            stop = min(payload, start + 150)
+            assert bytes(stream.read(start, stop)) == known[start:stop], (start, stop)
+
+
+def test_what_is_compressed_cannot(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(gzip.compress(b"x"))
+    packed = Gunzip(whole(open_local(tmp_path / "p")), 1)
+    assert not anywhere(Padded(packed, Known(b"y")))
+    with pytest.raises(TypeError, match="front to back"):
+        Wrapped(packed, Known(b"y")).read(0, 1)
+    blob = computed("name", Padded(Known(b"abc"), Known(b"")))
+    assert bytes(blob.read(1, 3)) == b"bc"
+    with pytest.raises(FormatError, match="name: ends too early"):
+        blob.read(1, 4)
 
 
 def test_plain_repetition_would_be_wrong(tmp_path: Path) -> None:

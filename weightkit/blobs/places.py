@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from weightkit.core.errors import PlanError
@@ -33,13 +34,30 @@ def local_path(place: str | os.PathLike[str], role: str, *, there: bool = True) 
     path = Path(text)
     if not there or path.exists():
         return path
-    if HUB_NAME.fullmatch(text) and not path.parent.exists():
+    near = meant(path)
+    if near is None and HUB_NAME.fullmatch(text) and not path.parent.exists():
         raise PlanError(
             f"{role}: {text} does not exist here; it looks like a repository of the Hugging Face Hub",
             path=text,
-            hint=fetch(text),
+            hint=f"write hf://{text} where it is fetched, or {fetch(text)}",
         )
-    raise PlanError(f"{role}: {path} does not exist", path=path)
+    raise PlanError(f"{role}: {path} does not exist", path=path, hint=near)
+
+
+def meant(path: Path) -> str | None:
+    """What a path that leads nowhere was meant to be: with its ``~``, or with one name in it as it is there."""
+    if path.parts[:1] == ("~",) and (home := path.expanduser()).exists():
+        return f"did you mean {home}? A ~ is for the shell"
+    above = next((one for one in path.parents if one.is_dir()), None)
+    if above is None:
+        return None
+    wrong, *rest = path.relative_to(above).parts
+    try:
+        there = sorted(one.name for one in above.iterdir() if not one.name.startswith("."))
+    except OSError:
+        return None
+    near = (above.joinpath(one, *rest) for one in get_close_matches(wrong, there, cutoff=0.75))
+    return next((f"did you mean {one}?" for one in near if one.exists()), None)
 
 
 def refuse_address(text: str, role: str) -> None:
@@ -60,11 +78,14 @@ def refuse_address(text: str, role: str) -> None:
             path=text,
             hint=fetch(repository, revision),
         )
-    raise PlanError(f"{role}: {text} is an address, and a path of this machine is wanted", path=text, hint="download it first")
+    raise PlanError(
+        f"{role}: {text} is an address, and a path of this machine is wanted",
+        path=text,
+        hint="fetch it first, and name the folder",
+    )
 
 
 def fetch(repository: str, revision: str = "") -> str:
     """What downloads a repository of the Hub."""
-    at = f" --revision {revision}" if revision else ""
-    folder = repository.rpartition("/")[2]
-    return f"download it first: hf download {repository}{at} --local-dir {folder}"
+    at = f"@{revision}" if revision else ""
+    return f"fetch it first: weightkit fetch hf://{repository}{at} --out {repository.rpartition('/')[2]}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,6 +29,7 @@ __all__ = [
     "Release",
     "by_digest",
     "find",
+    "folder",
     "listed",
     "load",
     "made_of",
@@ -39,11 +39,17 @@ __all__ = [
 ]
 
 
+def folder() -> Path:
+    """``checksums/``: inside the package where that is a copy, beside it in a clone."""
+    package = Path(__file__).parents[1]
+    inside = package / "checksums"
+    return inside if inside.is_dir() else package.parent / "checksums"
+
+
 @functools.cache
 def releases() -> Mapping[str, Release]:
     """All entries by name; read once, the catalog does not change while a program runs."""
-    root = Path(str(files("weightkit.checksums") / ""))
-    found = {path.parent.name: read(path) for path in sorted(root.glob("*/release.toml"))}
+    found = {path.parent.name: read(path) for path in sorted(folder().glob("*/release.toml"))}
     return MappingProxyType(found)
 
 

@@ -7,13 +7,14 @@ unexpected key, and is an error under the name of a parameter. So no tool that m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from weightkit.checkpoints.checkpoint import Checkpoint
-from weightkit.checkpoints.shards import numbered, shard_names
+from weightkit.checkpoints.shards import index_name, numbered, shard_names
 from weightkit.containers import formats
 from weightkit.containers.format import Container
 from weightkit.containers.pickled import Beside
+from weightkit.manifests.pointers import is_pointer
 
 __all__ = ["beside", "beside_in", "beside_notes", "key_shown", "unread", "unread_notes"]
 
@@ -48,14 +49,24 @@ def unread(checkpoint: Checkpoint) -> list[str]:
 
 
 def unread_notes(checkpoint: Checkpoint) -> list[str]:
-    """A line that names them."""
+    """A line that names them, and one for those that are Git-LFS pointers."""
     found = unread(checkpoint)
-    if not found:
-        return []
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    taken = next(iter(checkpoint.files)) + (" and its set" if len(checkpoint.files) > 1 else "")
-    others = f"{', '.join(found[:SHOWN])}{more}"
-    return [f"{checkpoint.name}: {taken} is read, as transformers chooses; not read, whatever is in them: {others}"]
+    indexes = [] if checkpoint.folder.single else [index_name(one) for one in formats()]
+    held = [name for name in (*found, *indexes) if checkpoint.folder.holds(name)]
+    pointers = [name for name in held if is_pointer(checkpoint.folder.blob(name))]
+    others = [name for name in found if name not in pointers]
+    taken = f"{checkpoint.name}: {next(iter(checkpoint.files))}{' and its set' if len(checkpoint.files) > 1 else ''} is read"
+    notes = []
+    if pointers:
+        notes.append(f"{taken}; Git-LFS pointers, so not fetched: {first(pointers)}; `git lfs pull` fetches them")
+    if others:
+        notes.append(f"{taken}, as transformers chooses; not read, whatever is in them: {first(others)}")
+    return notes
+
+
+def first(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def note(container: Container) -> str:

@@ -13,6 +13,7 @@ from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import FormatError
 from weightkit.core.lazy import LazyTensor
 from weightkit.core.spec import TensorSpec
+from weightkit.manifests.pointers import TOLD, is_pointer
 
 __all__ = ["CONFIGS", "SMALL_FILES", "Checkpoint", "lone_file", "read_json", "read_small", "small_names"]
 
@@ -31,6 +32,9 @@ SMALL_FILES = (
     "preprocessor_config.json",
 )
 """Small files that ``save_pretrained`` of model and tokenizer write."""
+
+HOLDING = (".json", ".model")
+"""How small files end that are never empty."""
 
 MAX_SMALL_NBYTES = 64 << 20
 
@@ -105,7 +109,7 @@ def read_small(folder: Folder, name: str) -> bytes | None:
     """The bytes of a small file; None where it is not there.
 
     Raises:
-        FormatError: It is too large for one, or a pointer to it.
+        FormatError: It is too large for one, or a pointer to it, empty, or a web page.
     """
     return whole(folder.blob(name)) if folder.holds(name) else None
 
@@ -116,8 +120,12 @@ def whole(blob: Blob) -> bytes:
         name = PurePosixPath(blob.name).name
         raise FormatError(blob.name, f"has {blob.nbytes} bytes; a {name} has at most {MAX_SMALL_NBYTES}")
     content = bytes(blob.read(0, blob.nbytes))
-    if content.startswith(b"version https://git-lfs"):
-        raise FormatError(blob.name, "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`")
+    if is_pointer(blob):
+        raise FormatError(blob.name, TOLD)
+    if blob.name.endswith(HOLDING) and not content.strip():
+        raise FormatError(blob.name, "is empty; download it again")
+    if content[:64].lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise FormatError(blob.name, "is a web page, not the file itself; the download went wrong, perhaps for want of a login")
     return content
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from weightkit.checkpoints.checkpoint import Checkpoint
 
-__all__ = ["contradictions", "like_llama_one", "llama_two_marks", "mostly_bfloat16", "named_llama"]
+__all__ = ["contradictions", "dtype_notes", "like_llama_one", "llama_two_marks", "mostly_bfloat16", "named_llama"]
 
 HUB = r"[A-Za-z0-9][\w.-]*/"
 TWO = re.compile(r"(?:^|[/_-])(?:meta-)?llama[-_]?2(?![0-9.])", re.IGNORECASE)
@@ -45,6 +45,22 @@ def mostly_bfloat16(checkpoint: Checkpoint) -> bool:
     return kinds.count("bfloat16") * 2 > len(kinds)
 
 
+def dtype_notes(checkpoint: Checkpoint) -> list[str]:
+    """A note, where a config says bfloat16 of weights stored otherwise; ``dtype`` is its name since transformers 4.56.
+
+    Others are no sign: weights are loaded in the type that a config names, and often stored in a wider one, or in float16.
+    """
+    config = checkpoint.json("config.json")
+    key = next((key for key in ("dtype", "torch_dtype") if str(config.get(key)).removeprefix("torch.") == "bfloat16"), None)
+    stored = {one.spec.dtype.name for one in checkpoint.tensors.values() if len(one.spec.shape) == 2}
+    if key is None or not stored or "bfloat16" in stored:
+        return []
+    kinds = " and ".join(sorted(stored))
+    return [
+        f"{checkpoint.name}: {key} is bfloat16 in its config, and its weights are stored as {kinds}: of two models, perhaps"
+    ]
+
+
 def named_llama(name: object) -> int | None:
     """Which LLaMA a name of the Hub speaks of, 1 or 2; None for others, and for what may be a path of somebody's disk."""
     if not isinstance(name, str) or not re.fullmatch(HUB + r"[\w.-]+", name) or name.partition("/")[0].lower() in DISK:
@@ -54,8 +70,16 @@ def named_llama(name: object) -> int | None:
     return 1 if ONE.fullmatch(name) else None
 
 
-DECIDE = ("num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_act", "rope_theta")
-"""Fields that change what a model computes from the same tensors."""
+DECIDE = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "rms_norm_eps",
+    "hidden_act",
+    "rope_theta",
+    "max_position_embeddings",
+)
+"""Fields that change what a model computes from the same tensors, or for how long."""
 
 
 def contradictions(here: dict[str, Any], there: dict[str, Any]) -> list[str]:

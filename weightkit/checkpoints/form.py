@@ -7,8 +7,10 @@ from typing import Literal
 
 __all__ = ["Form", "Order"]
 
-Order = Literal["meta", "chinese-llama", "chinese-llama-low-memory"]
+Order = Literal["meta", "meta-cuda-0", "chinese-llama", "chinese-llama-low-memory"]
 """Order of the tensors in Meta's parts: Meta's own (with rope.freqs), or that of Chinese-LLaMA-Alpaca's scripts (without).
+The parts of 13B and 30B name the GPU that they were saved from. Of the parts after the first it is not known which: with
+``meta`` each has a GPU of its own (``cuda:1`` in ``consolidated.01.pth``), with ``meta-cuda-0`` all have the first.
 Their low-memory script puts the tensors of the base's shards together in the order of the text of their numbers (1, 10, 11,
 2): the same unless there are ten shards or more. Source: peers-measured, "Bytes of the files"."""
 

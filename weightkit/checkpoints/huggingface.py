@@ -19,13 +19,14 @@ from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
 from weightkit.checkpoints.model import Model, Written
 from weightkit.checkpoints.output import output_files, small_files
-from weightkit.checkpoints.shards import SHARD_NBYTES, index_name, numbered, read_index, shard_names
+from weightkit.checkpoints.shards import BY_NUMBERS, SHARD_NBYTES, index_name, numbered, read_index, shard_names
 from weightkit.containers import Format, formats, open_file
 from weightkit.containers.safetensors import SAFETENSORS
 from weightkit.core.blob import Folder
-from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.errors import FormatError, Incomplete, PlanError, WeightkitError
 from weightkit.core.lazy import LazyTensor
 from weightkit.families.converters import Converter
+from weightkit.manifests.pointers import TOLD, is_pointer
 
 __all__ = ["HUGGINGFACE", "HuggingFace"]
 
@@ -50,18 +51,13 @@ class HuggingFace:
         if file is not None:
             container = open_file(folder.blob(file))
             return Checkpoint(folder, "huggingface", container.format, {file: container}, dict(container.tensors))
-        refused: PlanError | None = None
+        refused: WeightkitError | None = None
         for chosen in as_transformers_looks():
-            try:
-                names, index = find_files(folder, chosen, role)
-            except PlanError as error:
-                if numbered(chosen, folder.names()):
-                    raise
-                refused = refused or error  # an index alone: its shards were not fetched, perhaps for another format's
-                continue
+            names, index, refusal = find_files(folder, chosen, role)
             if names:
                 return assemble(folder, chosen, names, index)
-        if refused is not None:
+            refused = refused or refusal
+        if refused is not None and not kind_instead(folder):
             raise refused
         wanted = ", ".join(shard_names(one, 1)[0] for one in formats())
         raise PlanError(
@@ -102,33 +98,49 @@ def as_transformers_looks() -> list[Format]:
     return sorted(formats(), key=lambda one: one.name != SAFETENSORS.name)
 
 
-def find_files(folder: Folder, chosen: Format, role: str) -> tuple[list[str], dict[str, Any] | None]:
-    """Names of the files of weights of one format, and the index if there is one."""
+def find_files(folder: Folder, chosen: Format, role: str) -> tuple[list[str], dict[str, Any] | None, WeightkitError | None]:
+    """The files of weights of one format, which are all there. A Git-LFS pointer is none.
+
+    Returns:
+        Their names, and the index if there is one. Where nothing is there but an index or pointers, no names: another format's
+        were fetched, perhaps; and what is to be said if there are none either.
+
+    Raises:
+        Incomplete: Some are there, and others not.
+        FormatError: Some are there, and pointers in the places of others; or the index is none.
+        PlanError: They are of two sets.
+    """
     single, index_file = shard_names(chosen, 1)[0], index_name(chosen)
-    if folder.holds(single):
-        return [single], None
-    if folder.holds(index_file):
+    if there(folder, single):
+        return [single], None, None
+    found = numbered(chosen, folder.names())
+    index, reason = None, BY_NUMBERS
+    names = shard_names(chosen, max(found.values())) if found else []
+    if there(folder, index_file):
         blob = folder.blob(index_file)
-        index = read_index(blob)
+        index, reason = read_index(blob), f"the weight_map of {index_file} names"
         names = sorted(set(index["weight_map"].values()))
-        missing = [name for name in names if not folder.holds(name)]
-        if missing:
-            raise PlanError(
-                f"{role}: {folder.name}: {len(missing)} of the {len(names)} files that {index_file} names are missing: "
-                + ", ".join(missing[:4])
-                + (" ..." if len(missing) > 4 else "")
-            )
         if not names:
             raise FormatError(blob.name, "names no files: its weight_map is empty; download it again")
-        return names, index
-    found = numbered(chosen, folder.names())
-    if not found:
-        return [], None
-    wanted = shard_names(chosen, max(found.values()))
-    if sorted(found) != wanted:
-        lacking = [name for name in wanted if name not in found]
-        raise PlanError(f"{role}: {folder.name}: shards are missing or of two kinds: lacking {', '.join(lacking[:4])}")
-    return wanted, None
+    elif not set(found) <= set(names):
+        raise PlanError(f"{role}: {folder.name}: shards of two sets: {', '.join(sorted(found)[:4])} ...; keep those of one")
+    lacking = [name for name in names if not there(folder, name)]
+    if names and not lacking:
+        return names, index, None
+    pointers = [name for name in lacking or (single, index_file) if folder.holds(name)]
+    refusal: WeightkitError | None = None
+    if pointers:
+        refusal = FormatError(folder.blob(pointers[0]).name, TOLD)
+    elif lacking:
+        refusal = Incomplete(f"{role}: {folder.name}", lacking, reason)
+    if refusal is not None and any(there(folder, name) for name in {*names, *found}):
+        raise refusal
+    return [], None, refusal
+
+
+def there(folder: Folder, name: str) -> bool:
+    """Whether a folder holds a file itself, and not a Git-LFS pointer to it."""
+    return folder.holds(name) and not is_pointer(folder.blob(name))
 
 
 def assemble(folder: Folder, chosen: Format, names: Sequence[str], index: Mapping[str, Any] | None) -> Checkpoint:

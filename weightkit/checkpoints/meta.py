@@ -22,23 +22,27 @@ from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
 from weightkit.checkpoints.flavour import values
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
-from weightkit.checkpoints.meta_parts import part_files, part_name, small_parts
+from weightkit.checkpoints.meta_layout import part_name
+from weightkit.checkpoints.meta_parts import MD5, part_files, small_parts
 from weightkit.checkpoints.model import Model, Written
-from weightkit.checkpoints.original import dropped_buffers, inv_freq_tensors, shape_of, tokenizer_beside
+from weightkit.checkpoints.original import inv_freq_tensors, shape_of, tokenizer_beside, tokenizer_notes
 from weightkit.checkpoints.params import PARAMS, read_params, shape_from_params
 from weightkit.checkpoints.rope import frequencies_problem
+from weightkit.checkpoints.shards import BY_NUMBERS
 from weightkit.containers import Container, open_file
 from weightkit.core.blob import Folder
 from weightkit.core.dtypes import FLOAT16
-from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.errors import FormatError, Incomplete, PlanError
 from weightkit.core.lazy import LazyTensor, Stored, derive
 from weightkit.families import llama
 from weightkit.families.converters import Converter, ModelShape
 from weightkit.ops.add import Cast
 from weightkit.ops.move import JoinColumns, JoinRows, PairRows
+from weightkit.run.plan import Listing
 
 __all__ = ["META", "Meta"]
 
+CHECKLIST = "checklist.chk"
 PART = re.compile(r"consolidated\.(\d\d)\.pth")
 SAMPLE, SAMPLED = 512, 4
 UNUSED = re.compile(r"(?:layers\.\d+\.attention\.(?:inner_attention\.)?)?rope\.freqs")
@@ -77,11 +81,18 @@ class Meta:
         return Checkpoint(folder, "meta", parts[names[0]].format, parts, ordered, made=made)
 
     def write(self, model: Model, form: Form) -> Written:
-        """Parts, params.json and tokenizer.model; all tokenizer files where they are not those of what is followed."""
+        """Parts, params.json, tokenizer.model, in Meta's order also checklist.chk.
+
+        All tokenizer files go along where they are not those of what is followed.
+        """
         follows, tensors = known_tensors(model)
         shape = shape_of(follows, tensors)
-        notes = () if form.order in (None, "meta") else dropped_buffers(follows, tensors)
-        return Written(part_files(follows, tensors, shape, form), small_parts(model, follows, shape), notes)
+        files, notes = part_files(follows, tensors, shape, form)
+        small = small_parts(model, follows, shape, metas=any(file.also for file in files))
+        listed = tuple(one.path for one in files if one.also) + tuple(one.path for one in small if one.also)
+        if model.tokenizers in (None, follows):
+            notes = (*notes, *tokenizer_notes(follows))
+        return Written(files, small, notes, (Listing(CHECKLIST, MD5, listed),) if listed else ())
 
 
 META = Meta()
@@ -92,7 +103,8 @@ def part_names(folder: Folder, role: str) -> list[str]:
     numbers = sorted(int(match[1]) for name in folder.names() if (match := PART.fullmatch(name)))
     lacking = sorted(set(range(max(numbers, default=0) + 1)) - set(numbers))
     if lacking:
-        raise PlanError(f"{role}: {folder.name} lacks {part_name(lacking[0])}")
+        reason = BY_NUMBERS if numbers else f"{PARAMS} belongs to"
+        raise Incomplete(f"{role}: {folder.name}", [part_name(number) for number in lacking], reason)
     return [part_name(number) for number in numbers]
 
 

@@ -9,7 +9,7 @@ from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.blob import Folder
 from weightkit.core.lazy import LazyTensor
 from weightkit.families.converters import Converter
-from weightkit.run.plan import OutputFile, SmallFile, StreamFile
+from weightkit.run.plan import Listing, OutputFile, SmallFile, StreamFile
 
 __all__ = ["Model", "Written"]
 
@@ -59,10 +59,12 @@ class Written:
         files: Files of tensors.
         small: Index, config and tokenizer files.
         notes: What was decided on the way.
+        listings: Lists of digests that belong to them.
         named: Whether the tensors stand in them under transformers' names, so that their content digests are of use.
     """
 
     files: tuple[OutputFile, ...]
     small: tuple[SmallFile, ...]
     notes: tuple[str, ...] = ()
+    listings: tuple[Listing, ...] = ()
     named: bool = False

@@ -24,7 +24,15 @@ from weightkit.families.converters import Converter, ModelShape
 from weightkit.ops.add import Cast
 from weightkit.ops.move import PairRows
 
-__all__ = ["dropped_buffers", "inv_freq_tensors", "shape_of", "tokenizer_beside", "torch_encoding", "unpaired"]
+__all__ = [
+    "dropped_buffers",
+    "inv_freq_tensors",
+    "shape_of",
+    "tokenizer_beside",
+    "tokenizer_notes",
+    "torch_encoding",
+    "unpaired",
+]
 
 
 def inv_freq_tensors(shape: ModelShape, converter: Converter) -> dict[str, LazyTensor]:
@@ -112,6 +120,17 @@ def refuse_homeless(tensors: Mapping[str, LazyTensor], layers: int) -> None:
             f"has {count} that this layout has no place for, so it would be another model: "
             f"{', '.join(name[:80] for name in left[:4])}{more}"
         )
+
+
+def tokenizer_notes(tokenizers: Checkpoint) -> tuple[str, ...]:
+    """A note where a model's tokenizer is in a form that the layouts of the original weights do not know."""
+    names = tokenizers.small_files()
+    if "tokenizer.model" in names or "tokenizer.json" not in names:
+        return ()
+    return (
+        f"{tokenizers.name} has tokenizer.json and no tokenizer.model, which is what this layout's tools load: no tokenizer is "
+        "written; fetch tokenizer.model from where the model came from",
+    )
 
 
 def dropped_buffers(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> tuple[str, ...]:

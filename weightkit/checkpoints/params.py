@@ -15,6 +15,11 @@ __all__ = ["PARAMS", "encode_params", "read_params", "shape_from_params", "vocab
 PARAMS = "params.json"
 LLAMA_TOKENS = 32000
 LLAMA_3_TOKENS = 128256
+MULTIPLE = 256
+METAS: tuple[tuple[int, float], ...] = ((MULTIPLE, 1), (4096, 1.3), (1024, 1.3))
+"""``multiple_of`` and ``ffn_dim_multiplier`` of LLaMA's own params.json: of LLaMA 1, of LLaMA-2-70B, of LLaMA 3."""
+
+LARGEST_FACTOR = 1000
 KNOWN = (
     *("dim", "n_heads", "n_kv_heads", "n_layers", "norm_eps", "multiple_of", "ffn_dim_multiplier", "vocab_size"),
     *("head_dim", "hidden_dim", "rope_theta", "use_scaled_rope"),
@@ -58,9 +63,11 @@ def shape_from_params(origin: str, params: dict[str, Any], tokens: int, inner: i
     if not isinstance(eps, int | float):
         raise FormatError(origin, f"norm_eps is {eps!r}; wanted a number")
     if not inner:
-        multiple = params.get("multiple_of", 256)
-        wide = int(params.get("ffn_dim_multiplier", 1) * int(8 * dim / 3))
-        inner = multiple * ((wide + multiple - 1) // multiple)
+        multiple, factor = params.get("multiple_of", MULTIPLE), params.get("ffn_dim_multiplier") or 1
+        if type(multiple) is not int or multiple < 1 or type(factor) not in (int, float) or not 0 < factor < LARGEST_FACTOR:
+            said = f"multiple_of is {str(multiple)[:40]} and ffn_dim_multiplier {str(factor)[:40]}"
+            raise FormatError(origin, f"{said}; wanted numbers, as in LLaMA's own params.json")
+        inner = mlp_width(dim, multiple, factor)
     for name, found in (("head_dim", dim // heads), ("hidden_dim", inner)):
         if params.get(name) not in (None, found):
             raise FormatError(
@@ -84,12 +91,33 @@ def vocabulary_of(params: dict[str, Any]) -> int:
     return said if type(said) is int and said > 0 else LLAMA_TOKENS
 
 
+def mlp_width(dim: int, multiple: int, factor: float = 1) -> int:
+    """The width that Meta's code gives the MLP. Source: llama ``model.py``, ``FeedForward``, of LLaMA 2 and 3."""
+    wide = int(factor * int(8 * dim / 3))
+    return multiple * ((wide + multiple - 1) // multiple)
+
+
+def mlp_numbers(dim: int, inner: int) -> dict[str, int | float]:
+    """``multiple_of``, and ``ffn_dim_multiplier`` where one is needed, with which Meta's code comes to a width of the MLP.
+
+    Those of Meta's own models are tried first, then other multiples, then the shortest factor that will do.
+    """
+    powers = [1 << bits for bits in range(12, -1, -1)]
+    for multiple, factor in (*METAS, *((power, 1) for power in powers)):
+        if mlp_width(dim, multiple, factor) == inner:
+            return {"multiple_of": multiple} | ({} if factor == 1 else {"ffn_dim_multiplier": factor})
+    multiple = next(power for power in powers if power <= MULTIPLE and inner % power == 0)
+    wanted = (inner + 1 - multiple / 2) / int(8 * dim / 3)
+    factors = (round(wanted, digits) for digits in range(1, 18))
+    return {"multiple_of": multiple, "ffn_dim_multiplier": next(f for f in factors if mlp_width(dim, multiple, f) == inner)}
+
+
 def encode_params(shape: ModelShape) -> bytes:
     """params.json as Meta's are: one line, no newline, vocabulary -1 (the tokenizer's)."""
     rope: dict[str, float] = {} if shape.rope_theta == 10000.0 else {"rope_theta": shape.rope_theta}
     if shape.rope_scaled:
         rope["use_scaled_rope"] = True
-    params: dict[str, int | float] = {"dim": shape.dim, "multiple_of": 256, "n_heads": shape.heads}
+    params: dict[str, int | float] = {"dim": shape.dim, **mlp_numbers(shape.dim, shape.inner), "n_heads": shape.heads}
     if shape.kv_heads != shape.heads:
         params["n_kv_heads"] = shape.kv_heads
     return json.dumps({**params, "n_layers": shape.layers, "norm_eps": shape.norm_eps, **rope, "vocab_size": -1}).encode()

@@ -23,11 +23,12 @@ from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints.beside import beside, beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
 from weightkit.checkpoints.peft_config import CONFIG, Config, read_config
-from weightkit.containers import open_file
+from weightkit.containers import open_file, suffixes
 from weightkit.core.blob import Folder
-from weightkit.core.errors import PlanError
+from weightkit.core.errors import Incomplete, PlanError
 from weightkit.core.lazy import LazyTensor, derive
 from weightkit.families import llama
+from weightkit.manifests.pointers import is_pointer
 from weightkit.ops.move import DropLastAxis
 
 __all__ = ["Adapter", "Factors", "in_base", "is_adapter", "open_adapter", "stripped"]
@@ -107,19 +108,32 @@ def open_adapter(place: Place, role: str) -> Adapter:
 
     Raises:
         PlanError: It is no LoRA, or of a kind that is not merged.
+        Incomplete: Its config is there, and its weights are not.
         FormatError: A file of it is damaged.
     """
     folder = folder_at(place, role)
     file = lone_file(folder)
     files = [file] if file is not None else [name for name in FILES if folder.holds(name)]
+    if not files and folder.holds(CONFIG):
+        raise Incomplete(f"{role}: {folder.name}", [" or ".join(FILES)], f"{CONFIG} belongs to")
     if not files:
-        raise PlanError(f"{role}: {folder.name} holds no adapter: wanted {CONFIG} and adapter_model.bin or .safetensors")
+        instead = (
+            " (it holds a model or a diff; recover takes a diff, as --diff)"
+            if any(name.endswith(suffixes()) for name in folder.names())
+            else ""
+        )
+        raise PlanError(
+            f"{role}: {folder.name} holds no adapter{instead}: wanted {CONFIG} and adapter_model.bin or .safetensors",
+            path=folder.name,
+        )
     if not folder.holds(CONFIG):
         raise PlanError(
             f"{role}: {folder.name} has no {CONFIG}, which says the scale: fetch it from where the adapter came from"
         )
-    container = open_file(folder.blob(files[0]))
-    checkpoint = Checkpoint(folder, "huggingface", container.format, {files[0]: container}, dict(container.tensors))
+    fetched = [name for name in files if not is_pointer(folder.blob(name))]
+    taken = (fetched or files)[0]
+    container = open_file(folder.blob(taken))
+    checkpoint = Checkpoint(folder, "huggingface", container.format, {taken: container}, dict(container.tensors))
     config = read_config(checkpoint.json(CONFIG), checkpoint.where(CONFIG))
     plain = [f"{name}: no tensor but {one}" for name, one in beside(checkpoint).items() if names_weight(name)]
     if plain:
@@ -127,8 +141,10 @@ def open_adapter(place: Place, role: str) -> Adapter:
     factors, whole, frozen = sort_out(checkpoint.tensors, config, container.blob.name)
     notes = []
     if frozen:
-        notes.append(f"{folder.name}: {frozen} frozen copies (original_module) in {files[0]} are left out")
-    if len(files) > 1:
+        notes.append(f"{folder.name}: {frozen} frozen copies (original_module) in {taken} are left out")
+    if len(fetched) < len(files):
+        notes.append(f"{folder.name}: {files[0] if taken != files[0] else files[1]} is a Git-LFS pointer, so {taken} is used")
+    elif len(files) > 1:
         notes.append(f"{folder.name}: has {files[0]} and {files[1]}; the first is used, as PEFT does")
     notes += beside_notes(checkpoint)
     return Adapter(checkpoint, config, factors, whole, tuple(notes))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.lazy import LazyTensor
 
-__all__ = ["Quantized", "original_of", "quantized"]
+__all__ = ["Quantized", "left_over_notes", "original_of", "quantized"]
 
 METHODS = {
     "gptq": "GPTQ",
@@ -70,8 +70,31 @@ class Quantized:
 
 
 def quantized(checkpoint: Checkpoint) -> Quantized | None:
-    """With what a checkpoint is quantized; None where nothing shows that it is."""
+    """With what a checkpoint is quantized; None where nothing shows that it is, or its tensors show that it is not."""
     found = by_tensors(checkpoint.tensors)
+    return found if found is None and plain(checkpoint) else told(checkpoint, found)
+
+
+def left_over_notes(checkpoint: Checkpoint) -> list[str]:
+    """A note, where a config speaks of quantized weights and the tensors are plain floats: dequantized, merged, or copied."""
+    said = told(checkpoint, None)
+    if said is None or quantized(checkpoint) is not None:
+        return []
+    where = "quantization_config in its config.json" if said.shown_by == "its config" else said.shown_by.removeprefix("its ")
+    return [
+        f"{checkpoint.name}: {where} speaks of {said.method}, and none of its tensors is quantized: it is left over; take it "
+        "out of what is written, or transformers looks for quantized weights"
+    ]
+
+
+def plain(checkpoint: Checkpoint) -> bool:
+    """Whether every matrix is stored in floats of 16 bits or more."""
+    kinds = [one.spec.dtype for one in checkpoint.tensors.values() if len(one.spec.shape) >= 2]
+    return bool(kinds) and all(one.kind == "float" and one.itemsize >= 2 for one in kinds)
+
+
+def told(checkpoint: Checkpoint, found: Quantized | None) -> Quantized | None:
+    """What the config says, then what tensors have shown, then a file beside it."""
     said = checkpoint.json("config.json").get("quantization_config")
     if isinstance(said, dict) and said:
         method = str(said.get("quant_method") or "")[:40]

@@ -10,17 +10,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from weightkit.checkpoints.checkpoint import read_json
+from weightkit.checkpoints.checkpoint import read_json, whole
 from weightkit.containers.format import Format
 from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError
 from weightkit.core.spec import TensorSpec
 
-__all__ = ["SHARD_NBYTES", "encode_index", "index_name", "numbered", "read_index", "renamed", "shard", "shard_names"]
+__all__ = [
+    "BY_NUMBERS",
+    "SHARD_NBYTES",
+    "encode_index",
+    "gaps",
+    "index_name",
+    "numbered",
+    "read_index",
+    "renamed",
+    "shard",
+    "shard_names",
+]
+
+BY_NUMBERS = "belong to the others by the numbers in their names"
+"""Why files are missing, where no index says so."""
 
 SHARD_NBYTES = 10 * 10**9
 """Limit of a shard where the source has none to follow: that of ``save_pretrained`` in 2023."""
@@ -38,6 +52,12 @@ def numbered(format: Format, names: Iterable[str]) -> dict[str, int]:
     """Those of some names that are shards', and how many shards each says that there are."""
     pattern = re.compile(rf"{re.escape(format.stem)}-\d{{5}}-of-(\d{{5}}){re.escape(format.suffixes[0])}")
     return {match[0]: int(match[1]) for name in names if (match := pattern.fullmatch(name))}
+
+
+def gaps(format: Format, names: Collection[str]) -> list[str]:
+    """The shards that are missing among some, by the numbers in their names."""
+    found = numbered(format, names)
+    return [name for name in shard_names(format, max(found.values())) if name not in names] if found else []
 
 
 def renamed(name: str, old: Format, new: Format) -> str:
@@ -76,10 +96,11 @@ def read_index(blob: Blob) -> dict[str, Any]:
     """An index file, with its names checked to stay inside the folder.
 
     Raises:
-        FormatError: It is no index, or names a file elsewhere.
+        FormatError: It is no index, or a pointer to it, or names a file elsewhere.
     """
+    content = whole(blob)
     try:
-        index = read_json(bytes(blob.read(0, blob.nbytes)), blob.name)
+        index = read_json(content, blob.name)
         pairs = list(index["weight_map"].items())
     except (FormatError, KeyError, AttributeError) as error:
         raise FormatError(blob.name, "is no index: wanted a JSON object with a weight_map") from error

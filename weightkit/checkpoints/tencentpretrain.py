@@ -9,10 +9,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from weightkit.checkpoints.agreement import without_lone_tokenizer
-from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, read_json, read_small
+from weightkit.checkpoints.checkpoint import Checkpoint, lone_file, read_json, whole
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import known_tensors
 from weightkit.checkpoints.model import Model, Written
@@ -21,6 +21,7 @@ from weightkit.checkpoints.original import (
     inv_freq_tensors,
     shape_of,
     tokenizer_beside,
+    tokenizer_notes,
     torch_encoding,
     unpaired,
 )
@@ -39,6 +40,9 @@ __all__ = ["TENCENTPRETRAIN", "TencentPretrain"]
 
 FILE_NAME = "tp.bin"
 CONFIG_NAME = "tp_config.json"
+NORM_EPS = 1e-6
+"""What TencentPretrain takes where its JSON says nothing."""
+
 FIRST = "embedding.word.embedding.weight"
 PREFIX = "encoder.transformer."
 LAYER = re.compile(rf"{re.escape(PREFIX)}(\d{{1,6}})\.")
@@ -70,8 +74,9 @@ class TencentPretrain:
         if gate is None:
             raise PlanError(f"{role}: {where} has no gated feed-forward in layer 0: no LLaMA")
         tokens, width = stored[FIRST].spec.rows, stored[FIRST].spec.width
-        heads = head_count(folder, where, width, role)
-        shape = ModelShape(width, gate.spec.rows, heads, heads, layers, tokens, 1e-6)
+        numbers = numbers_beside(folder)
+        heads = head_count(numbers, where, width, role)
+        shape = ModelShape(width, gate.spec.rows, heads, heads, layers, tokens, norm_eps(numbers, where))
         rows = llama.all_rows(layers)
         lacking = [theirs for _, _, _, theirs in rows if theirs not in stored]
         if lacking:
@@ -100,7 +105,7 @@ class TencentPretrain:
         return Written(
             (OutputFile(FILE_NAME, encoding, layout, tuple((one,) for one in named.values())),),
             tuple(small),
-            dropped_buffers(follows, tensors),
+            (*dropped_buffers(follows, tensors), *tokenizer_notes(follows)),
         )
 
 
@@ -137,12 +142,29 @@ def refuse_shape(shape: ModelShape) -> None:
         raise ValueError(f"has {shape.kv_heads} heads of keys to {shape.heads}, which TencentPretrain's layout has no word for")
 
 
-def head_count(folder: Folder, where: str, width: int, role: str) -> int:
+def numbers_beside(folder: Folder) -> dict[str, Any]:
+    """The JSON beside the file; empty where there is none.
+
+    Raises:
+        FormatError: It is none, or a pointer to one.
+    """
+    if not folder.holds(CONFIG_NAME):
+        return {}
+    blob = folder.blob(CONFIG_NAME)
+    return read_json(whole(blob), blob.name)
+
+
+def norm_eps(numbers: Mapping[str, Any], where: str) -> float:
+    """What keeps the norms from dividing by 0. Source: TencentPretrain ``opts.py``, which a field of the JSON goes before."""
+    said = numbers.get("layernorm_eps", NORM_EPS)
+    if type(said) not in (int, float) or not 0 <= said < 1:
+        raise FormatError(where, f"its {CONFIG_NAME} says layernorm_eps {str(said)[:40]!r}; wanted a number, as 1e-06")
+    return float(said)
+
+
+def head_count(numbers: Mapping[str, Any], where: str, width: int, role: str) -> int:
     """Attention heads: from the JSON beside the file, or known for LLaMA's widths."""
-    try:
-        heads = read_json(read_small(folder, CONFIG_NAME) or b"{}", CONFIG_NAME).get("heads_num")
-    except FormatError:
-        heads = None
+    heads = numbers.get("heads_num")
     if type(heads) is int and heads > 0 and width % heads == 0:
         return heads
     if width not in llama.HEADS:
@@ -153,7 +175,11 @@ def head_count(folder: Folder, where: str, width: int, role: str) -> int:
 
 
 def encode_config(shape: ModelShape) -> bytes:
-    """The JSON of numbers, with the fields and in the order of TencentPretrain's own files for LLaMA."""
+    """The JSON of numbers, with the fields and in the order of TencentPretrain's own files for LLaMA.
+
+    They have no eps of norms, which is then 1e-06; of another model it stands there.
+    """
+    eps = {} if shape.norm_eps == NORM_EPS else {"layernorm_eps": shape.norm_eps}
     content = {
         "emb_size": shape.dim,
         "feedforward_size": shape.inner,
@@ -173,6 +199,7 @@ def encode_config(shape: ModelShape) -> bytes:
         "mask": "causal",
         "layernorm_positioning": "pre",
         "layernorm": "rms",
+        **eps,
         "target": ["lm"],
     }
     return (json.dumps(content, indent=2) + "\n").encode()

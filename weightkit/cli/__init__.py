@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "main"]
 
 GROUPS = {
     "Rebuild": {
+        "fetch": "Download a release's files, checked as they arrive.",
         "recover": "Rebuild a release from a base and a diff.",
         "merge": "Merge LoRA adapters into a base.",
         "xor": "Decode and encode byte XOR releases.",
@@ -35,6 +36,7 @@ GROUPS = {
         "releases": "The catalog of known releases.",
     },
     "Publish": {
+        "publish": "Make a release that others rebuild; put it on the Hub.",
         "make-diff": "Make a diff from a base and a tuned model.",
         "manifest": "Write digests of files or tensors.",
         "tokenizer": "Merge sentencepiece vocabularies.",

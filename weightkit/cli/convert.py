@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from weightkit.cli.options import (
+    PLACE,
     as_option,
     checksums_option,
     dtype_option,
@@ -32,7 +33,7 @@ EXAMPLES = (
 
 
 @click.command("convert", cls=Job, examples=EXAMPLES)
-@path_argument("src")
+@path_argument("src", type=PLACE)
 @path_argument("dst", required=False)
 @out_option("The folder to write, in place of DST.", required=False)
 @click.option(
@@ -99,7 +100,7 @@ def command(
         **run_from(options),
         verify_raw=src if verify_raw else None,
     )
-    finish("convert", done, dst, clock, talk=talk, next_step=command_line("weightkit", "inspect", dst))
+    finish("convert", convert.with_metas(done), dst, clock, talk=talk, next_step=command_line("weightkit", "inspect", dst))
 
 
 def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str, Any]) -> None:
@@ -108,14 +109,13 @@ def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str
     from weightkit.checkpoints.shards import SHARD_NBYTES
     from weightkit.convert import index_from_params
     from weightkit.core.dtypes import FLOAT16
-    from weightkit.core.errors import PlanError
+    from weightkit.run.execute import carry_out, check_out
+    from weightkit.run.plan import Plan, SmallFile
 
     if not options["dry_run"] or to != "hf":
         raise click.UsageError("--write-index goes with --dry-run --to hf")
     dtype, limit = options["dtype"] or FLOAT16, options["max_shard_size"] or SHARD_NBYTES
     name, content = index_from_params(src, converter_for(converter), dtype=dtype, max_shard_bytes=limit)
-    if (dst / name).exists() and not options["overwrite"]:
-        raise PlanError(f"{dst / name} is there already and would be replaced; name another DST, or say --overwrite")
-    dst.mkdir(parents=True, exist_ok=True)
-    (dst / name).write_bytes(content)
+    plan = Plan("convert", (), (), (SmallFile(name, content),), sources=check_out(dst, [("SRC", src)]))
+    carry_out(plan, dst, overwrite=options["overwrite"], lists={})
     click.echo(f"wrote {dst / name}, {len(content)} bytes; nothing else was written")

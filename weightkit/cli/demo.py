@@ -16,6 +16,7 @@ from weightkit.cli.options import PATH
 from weightkit.cli.talk import REFUSED
 from weightkit.cli.usage import Job
 from weightkit.core.errors import PlanError
+from weightkit.core.torch_here import load
 
 MADE = ("base", "tuned", "diff", "release", "damaged")
 
@@ -24,6 +25,7 @@ MADE = ("base", "tuned", "diff", "release", "damaged")
 @click.option("--keep", type=PATH, metavar="DIR", help="Leave base, tuned and diff there to play with, and damaged copies.")
 def command(keep: Path | None) -> None:
     """Build a small release, recover it, verify it, then corrupt copies and see it caught."""
+    load()
     if keep:
         taken = [name for name in MADE if os.path.lexists(keep / name)]
         if taken:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import base_option, lora_option, path_argument, path_option
+from weightkit.cli.options import PLACE, base_option, lora_option, path_argument, path_option
 from weightkit.cli.progress import progress
 from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
 from weightkit.cli.usage import Job
@@ -19,9 +19,9 @@ EXAMPLES = (
 
 
 @click.command("explain", cls=Job, examples=EXAMPLES)
-@path_argument("path")
+@path_argument("path", type=PLACE)
 @click.option("--expect", metavar="DIGEST", help="The digest that PATH, a file, should have.")
-@path_option("--against", "The right file or folder, to compare PATH with.", metavar="PATH")
+@path_option("--against", "The right file or folder, to compare PATH with.", metavar="PATH", type=PLACE)
 @base_option("What LoRAs or a difference were added to: orders, roundings and sums are tried.", "base", required=False)
 @lora_option(required=False)
 @click.option("--naive-sum", is_flag=True, help="Add up all values, as authors' own checks do; a diagnosis, no proof.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import PATH
+from weightkit.cli.options import PLACE
 from weightkit.cli.talk import Talk, error_json, print_json, say_error, shown, talk_options
 from weightkit.cli.usage import Job
 from weightkit.core.errors import WeightkitError
@@ -19,7 +19,7 @@ EXAMPLES = (
 
 
 @click.command("identify", cls=Job, examples=EXAMPLES)
-@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=PLACE, metavar="PATH...")
 @click.option("--full", is_flag=True, help="Hash large files, too.")
 @talk_options
 def command(paths: tuple[Path, ...], full: bool, talk: Talk) -> None:

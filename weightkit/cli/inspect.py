@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightkit.cli.options import path_argument
+from weightkit.cli.options import PLACE, path_argument
 from weightkit.cli.talk import Talk, print_json, shown, talk_options
 from weightkit.cli.usage import Job
 from weightkit.core.sizes import format_size
@@ -20,7 +20,7 @@ EXAMPLES = ("weightkit inspect LLaMA/7B", "weightkit inspect adapter_model.bin -
 
 
 @click.command("inspect", cls=Job, examples=EXAMPLES)
-@path_argument("path")
+@path_argument("path", type=PLACE)
 @talk_options
 def command(path: Path, talk: Talk) -> None:
     """Print the tensors, dtypes, shapes, sizes and container of PATH, from its headers alone."""

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import METHOD_NAME, as_option, base_option, out_option, output_options, path_option, tensor_options
+from weightkit.cli.options import (
+    METHOD_NAME,
+    PLACE,
+    as_option,
+    base_option,
+    out_option,
+    output_options,
+    path_option,
+    tensor_options,
+)
 from weightkit.cli.plans import print_notes, print_plan_and_exit
 from weightkit.cli.progress import progress
 from weightkit.cli.recover import form_from, rules_from
@@ -23,7 +32,7 @@ EXAMPLES = (
 
 @click.command("make-diff", cls=Job, examples=EXAMPLES)
 @base_option("The base that everybody has.", "raw", required=True)
-@path_option("--tuned", "The tuned model that you may not publish.", required=True, metavar="TUNED")
+@path_option("--tuned", "The tuned model that you may not publish.", required=True, metavar="TUNED", type=PLACE)
 @out_option()
 @click.option(
     "--method",
@@ -82,8 +91,8 @@ def command(
         back = command_line("weightkit", "recover", "--raw", raw, "--diff", out, "--out", "RELEASE")
         finish("make-diff", made, out, clock, talk=talk, steps=True, next_step=back)
     elif talk.as_json:
-        facts = receipts_json(planned, made.report)
-        counts = {"elements": made.elements, "changed": made.changed}
+        facts = receipts_json(made.plan, made.report)
+        counts = {"elements": made.elements, "changed": made.changed, "not_finite": made.not_finite}
         print_json({"command": "make-diff", "out": str(out), **counts, **facts, "seconds": round(clock.seconds, 3)})
     elif not talk.quiet:
         print_summary(made, raw, out, clock.seconds, rules)
@@ -95,7 +104,14 @@ def print_summary(made: Any, raw: Path, out: Path, seconds: float, rules: Any) -
 
     print_notes(made.plan)
     print_receipts(made, "made", out, seconds, names=False)
-    if not made.changed:
+    rounded = made.rounded_to
+    if not made.changed and rounded is not None:
+        click.echo(
+            f"all {made.elements} elements come back as TUNED rounded to {rounded}, not as TUNED is; leave --dtype out for that"
+        )
+    elif not made.changed and made.not_finite:
+        click.echo(f"all {made.elements} elements come back, bit for bit, but some are infinite or NaN, as said above")
+    elif not made.changed:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {made.elements} elements come back, bit for bit")
     else:
         share = made.changed / made.elements

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from weightkit.cli.options import jobs_option, out_option, path_argument
+from weightkit.cli.options import PLACE, jobs_option, out_option, path_argument
 from weightkit.cli.progress import progress
 from weightkit.cli.talk import Talk, print_json, talk_options
 from weightkit.cli.usage import Job
@@ -21,7 +21,7 @@ EXAMPLES = (
 
 
 @click.command("manifest", cls=Job, examples=EXAMPLES)
-@path_argument("path")
+@path_argument("path", type=PLACE)
 @click.option(
     "--algorithm",
     "algorithms",

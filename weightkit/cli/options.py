@@ -64,8 +64,7 @@ class PathType(click.ParamType):  # type: ignore[type-arg]  # generic in click's
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from weightkit.blobs.places import local_path
 
-        role = param.opts[0] if isinstance(param, click.Option) else str(param.human_readable_name) if param else "PATH"
-        return local_path(value, role, there=False)
+        return local_path(value, role_of(param), there=False)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
@@ -73,7 +72,26 @@ class PathType(click.ParamType):  # type: ignore[type-arg]  # generic in click's
         return [CompletionItem(incomplete, type="file")]
 
 
-PATH = PathType()
+class PlaceType(PathType):
+    """A path of this machine, or an address: ``hf://owner/name``, ``https://...``."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from weightkit.blobs.addresses import address_of, is_address
+
+        if not is_address(value):
+            return super().convert(value, param, ctx)
+        address_of(str(value), role_of(param))
+        return str(value)
+
+
+def role_of(param: click.Parameter | None) -> str:
+    """What a parameter is called in messages."""
+    return param.opts[0] if isinstance(param, click.Option) else str(param.human_readable_name) if param else "PATH"
+
+
+PATH, PLACE = PathType(), PlaceType()
 
 
 class DTypeName(click.ParamType):  # type: ignore[type-arg]
@@ -129,20 +147,20 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-def path_option(name: str, text: str, *words: str, **more: Any) -> Callable[[F], F]:
-    """An option that takes a path."""
-    return click.option(name, *words, type=PATH, metavar=more.pop("metavar", "DIR"), help=text, **more)
+def path_option(name: str, text: str, *words: str, type: PathType = PATH, **more: Any) -> Callable[[F], F]:
+    """An option that takes a path, or with ``PLACE`` an address, too."""
+    return click.option(name, *words, type=type, metavar=more.pop("metavar", "DIR"), help=text, **more)
 
 
-def path_argument(name: str, **more: Any) -> Callable[[F], F]:
-    """An argument that is a path."""
-    return click.argument(name, type=PATH, **more)
+def path_argument(name: str, *, type: PathType = PATH, **more: Any) -> Callable[[F], F]:
+    """An argument that is a path, or with ``PLACE`` an address, too."""
+    return click.argument(name, type=type, **more)
 
 
 def base_option(text: str, name: str, *, required: bool) -> Callable[[F], F]:
     """``--raw`` and ``--base``, which are the same; ``name`` is the one that the command's own words use."""
     words = ("--base", "--raw") if name == "base" else ("--raw", "--base")
-    return click.option(*words, name, type=PATH, metavar="BASE", required=required, help=text)
+    return click.option(*words, name, type=PLACE, metavar="BASE", required=required, help=text)
 
 
 def out_option(text: str = "The folder to write.", *, required: bool = True, metavar: str = "DIR") -> Callable[[F], F]:
@@ -183,7 +201,7 @@ release_option = click.option(
 )
 
 trust_inputs_option = click.option(
-    "--trust-inputs", is_flag=True, help="With --release: don't check the inputs' digests; number and sizes, still."
+    "--trust-inputs", is_flag=True, help="Don't check inputs' digests, a release's or of lists beside them; sizes, still."
 )
 
 verify_raw_option = click.option(
@@ -199,10 +217,10 @@ def order_option(default: str) -> Callable[[F], F]:
     """``--order``; by default a command's own."""
     return click.option(
         "--order",
-        type=click.Choice(["meta", "chinese-llama", "chinese-llama-low-memory"]),
+        type=click.Choice(["meta", "meta-cuda-0", "chinese-llama", "chinese-llama-low-memory"]),
         metavar="ORDER",
-        help="Order of the tensors in Meta's parts: meta, or that of Chinese-LLaMA-Alpaca's scripts: chinese-llama, "
-        f"chinese-llama-low-memory.  [default: {default}]",
+        help="Order of the tensors in Meta's parts: meta (of 13B and 30B also meta-cuda-0), or that of Chinese-LLaMA-Alpaca's "
+        f"scripts: chinese-llama, chinese-llama-low-memory.  [default: {default}]",
     )
 
 
@@ -238,7 +256,11 @@ tensor_options = together(
 def lora_option(*, required: bool) -> Callable[[F], F]:
     """``--lora``, once for each adapter."""
     return path_option(
-        "--lora", "A LoRA adapter, as PEFT writes it. Repeated: merged in this order.", multiple=True, required=required
+        "--lora",
+        "A LoRA adapter, as PEFT writes it. Repeated: merged in this order.",
+        multiple=True,
+        required=required,
+        type=PLACE,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from weightkit.cli.options import (
+    PLACE,
     arithmetic_from,
     arithmetic_options,
     as_option,
@@ -36,8 +37,14 @@ EXAMPLES = (
 
 @click.command("recover", cls=Job, examples=EXAMPLES)
 @base_option("The base: the original weights, Meta's or converted.", "raw", required=True)
-@path_option("--diff", "The published diff: a transformers folder, or an XOR payload.", required=True, metavar="DIFF")
-@path_option("--key", "For .enc files: the key file.  [default: BASE/consolidated.00.pth]", metavar="FILE")
+@path_option(
+    "--diff",
+    "The published diff: a transformers folder, or an XOR payload.  [default: with --release, fetched by its name]",
+    metavar="DIFF",
+    type=PLACE,
+)
+@click.option("--stream", is_flag=True, help="Read a diff on the Hub as it is needed, and never store it.")
+@path_option("--key", "For .enc files: the key file.  [default: BASE/consolidated.00.pth]", metavar="FILE", type=PLACE)
 @lora_option(required=False)
 @out_option()
 @checksums_option
@@ -62,7 +69,8 @@ EXAMPLES = (
 @talk_options
 def command(
     raw: Path,
-    diff: Path,
+    diff: Path | None,
+    stream: bool,
     key: Path | None,
     lora: tuple[Path, ...],
     out: Path,
@@ -83,6 +91,8 @@ def command(
     all that was written goes along.
     """
     clock = Clock()
+    if diff is None and release is None:
+        raise click.UsageError("Missing option '--diff'; with --release it is fetched by its name")
     from weightkit import recover
     from weightkit.methods.summing import how_summed
 
@@ -101,6 +111,7 @@ def command(
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,
+        stream=stream,
     )
     done = carry(
         planned,

@@ -139,7 +139,7 @@ def print_receipts(done: Done, verb: str, out: Path, seconds: float, *, names: b
 
 def print_verdict(done: Done, out: Path) -> None:
     """Whether what was written is proved, and what to do next."""
-    weights = {file.path for file in done.plan.files}
+    weights, planned = {file.path for file in done.plan.files}, {file.path for file in done.plan.everything}
     checked = sum(len(file.expect) for file in done.plan.everything)
     if checked and done.ok:
         click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
@@ -152,6 +152,8 @@ def print_verdict(done: Done, out: Path) -> None:
         click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
     elif done.stood:
         click.echo("what stands there is what this command makes, and is not what was published")
+    elif not all(one.path in planned for one in done.report.mismatches):
+        click.echo("nothing is published where an input is not the one that it should be")
     elif any(one.path in weights for one in done.report.mismatches):
         click.echo("index, small files and SHA256SUMS are written when all files of weights match")
     else:
@@ -199,7 +201,8 @@ def print_examination(done: Done, out: Path) -> None:
     planned = {file.path for file in done.plan.everything}
     wrong = [one for one in done.report.mismatches if one.path in planned]
     there = {one.path: out / one.path if done.stood else out / mismatch_name(one.path) for one in wrong}
-    kept = [one for one in wrong if there[one.path].is_file()]
+    there |= {one.path: Path(one.path) for one in done.report.mismatches if one.path not in planned}  # an input
+    kept = [one for one in done.report.mismatches if there[one.path].is_file()]
     for one in kept:
         examine = command_line("weightkit", "explain", there[one.path], "--expect", f"{one.algorithm}:{one.expected}")
         click.echo(f"next: {examine}", err=True)

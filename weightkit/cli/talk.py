@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from weightkit.core.errors import DigestMismatch, FormatError, Incomplete, PlanError, WeightkitError
+from weightkit.core.errors import DigestMismatch, WeightkitError
+from weightkit.core.wording import apart
 
 __all__ = [
     "MISMATCH",
@@ -150,14 +151,8 @@ def error_json(error: BaseException) -> dict[str, Any]:
     return {"ok": False, "error": {"kind": status_of(error)[1], **facts_of(error)}}
 
 
-KINDS = (
-    (FormatError, "format"),
-    (PlanError, "plan"),
-    (WeightkitError, "refused"),
-    (OSError, "system"),
-    (MemoryError, "memory"),
-)
-"""Class of an error -> the word for it in JSON."""
+KINDS = ((OSError, "system"), (MemoryError, "memory"))
+"""Class of an error that is not ours -> the word for it in JSON."""
 
 
 def status_of(error: BaseException) -> tuple[int, str]:
@@ -166,25 +161,12 @@ def status_of(error: BaseException) -> tuple[int, str]:
         return error.exit_code, "usage"
     if isinstance(error, STOPPED):
         return INTERRUPTED, "interrupted"
-    if isinstance(error, DigestMismatch):
-        return MISMATCH, "incomplete" if isinstance(error, Incomplete) else "mismatch"
+    if isinstance(error, WeightkitError):
+        return MISMATCH if isinstance(error, DigestMismatch) else REFUSED, error.kind
     for known, kind in KINDS:
         if isinstance(error, known):
             return REFUSED, kind
     raise error
-
-
-ADVICE = """
-    check choose compare convert cut delete download fetch free get give install keep leave let look make merge move name put
-    read recover remove run say see set start take tell try unpack use verify wait
-""".split()  # noqa: SIM905
-"""How the last clause of a message begins, where it says what to do."""
-
-
-def apart(message: str) -> tuple[str, str | None]:
-    """A message and what it says to do: its last clause, as ``...; name another --out``."""
-    what, _, advice = message.rpartition("; ")
-    return (what, advice) if what and advice.split(" ")[0].rstrip(":") in ADVICE else (message, None)
 
 
 def facts_of(error: BaseException) -> dict[str, Any]:
@@ -200,10 +182,8 @@ def facts_of(error: BaseException) -> dict[str, Any]:
         message, hint = INTERRUPTION
     elif isinstance(error, MemoryError):
         message = OUT_OF_MEMORY
-    elif isinstance(error, FormatError):
-        message = error.problem
-    elif isinstance(error, PlanError):
-        message = "\n".join([error.summary, *error.problems])
+    elif isinstance(error, WeightkitError):
+        message = "\n".join([error.summary, *getattr(error, "problems", ())])
     if hint is None and "\n" not in message:
         message, hint = apart(message)
     return {"path": None if path is None else shown(str(path)), "message": message, "hint": hint or None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import click
@@ -21,6 +21,8 @@ GROUPS = {
         "key",
         "converter",
         "release",
+        "only",
+        "stream",
         "trust_inputs",
         "verify_raw",
         "allow_tuned_base",
@@ -52,6 +54,11 @@ GROUPS = {
         "algorithms",
         "tensors",
         "keep",
+        "title",
+        "licence",
+        "base_model",
+        "repo",
+        "private",
     ],
     "Checks": ["checksums", "fail_on_missing", "fail_on_extra", "full"],
     "Running": ["max_memory", "jobs", "dry_run"],
@@ -94,7 +101,6 @@ COMMAND_WORDS = {
 
 OPTION_WORDS = {
     "--adapter": "--lora",
-    "--base-model": "--base",
     "--base-model-path": "--base",
     "--checksum": "--checksums",
     "--delta": "--diff",
@@ -147,7 +153,7 @@ class Job(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click has it, but an option said twice is an error, unless it may be repeated."""
         try:
-            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
         except click.NoSuchOption as error:
             known = [word for param in self.get_params(ctx) for word in param.opts if word.startswith("--")]
             raise click.UsageError(
@@ -157,12 +163,14 @@ class Job(click.Command):
         for param, count in said.items():
             if count > 1:
                 raise click.UsageError(f"{param.opts[0]} is given {count} times, and takes one value", ctx)
+        for param in said:
+            swallowed(param, values.get(str(param.name)), ctx)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         records: dict[str, list[tuple[str, str]]] = {heading: [] for heading in GROUPS}
         for param in self.get_params(ctx):
-            if (record := param.get_help_record(ctx)) is not None:
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
                 heading = next((heading for heading, names in GROUPS.items() if param.name in names), "Options")
                 records.setdefault(heading, []).append(record)
         for heading, rows in records.items():
@@ -171,9 +179,31 @@ class Job(click.Command):
                     formatter.write_dl(rows, col_max=24)
         if self.examples:
             with formatter.section("Examples"):
-                for example in self.examples:
-                    for line in example.split("\n"):
-                        formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+                width = formatter.width + 2 if formatter.width > 50 else 50  # click leaves two columns free, down to 50
+                room = width - formatter.current_indent
+                for line in "\n".join(self.examples).split("\n"):
+                    for piece in narrowed(line, room):
+                        formatter.write(f"{'':>{formatter.current_indent}}{piece}\n")
+
+
+def swallowed(param: click.Option, value: object, ctx: click.Context) -> None:
+    """Refuse an option that took the next one for its value, as where an unset variable is not in quotes.
+
+    Raises:
+        click.UsageError: It did.
+    """
+    words = {word for one in ctx.command.get_params(ctx) for word in one.opts if word.startswith("--")}
+    if isinstance(value, str) and (taken := value.split("=")[0]) in words:
+        what = f"{param.opts[0]} has no value: {taken} follows it; name one; perhaps a variable of the shell is not set"
+        raise click.UsageError(what, ctx)
+
+
+def narrowed(line: str, room: int) -> Iterator[str]:
+    """A line of an example, broken before options where it is too wide; each piece but the last ends in a backslash."""
+    while len(line) > room and (at := line.rfind(" -", 5, room - 1)) > 0:
+        yield f"{line[:at].rstrip()} \\"
+        line = f"    {line[at + 1 :]}"
+    yield line
 
 
 class Jobs(click.Group):

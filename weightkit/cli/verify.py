@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightkit.cli.options import RELEASE, jobs_option, path_argument, path_option
+from weightkit.cli.options import PLACE, RELEASE, jobs_option, path_argument, path_option
 from weightkit.cli.progress import progress
 from weightkit.cli.report import Clock, command_line
 from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
@@ -34,7 +34,7 @@ EXAMPLES = (
 
 
 @click.command("verify", cls=Job, examples=EXAMPLES)
-@path_argument("path")
+@path_argument("path", type=PLACE)
 @path_option(
     "--checksums", "A list of digests, README, model card or Git-LFS pointer. May be repeated.", multiple=True, metavar="FILE"
 )

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from weightkit.cli.options import as_option, checksums_option, out_option, path_argument, path_option, run_options, together
+from weightkit.cli.options import (
+    PLACE,
+    as_option,
+    checksums_option,
+    out_option,
+    path_argument,
+    path_option,
+    run_options,
+    together,
+)
 from weightkit.cli.report import Clock, carry, command_line, finish
 from weightkit.cli.talk import Talk, talk_options
 from weightkit.cli.usage import Job, Jobs
@@ -17,8 +26,8 @@ from weightkit.families.converters import DEFAULT_CONVERTER
 FORMATS = ("enc", "block", "block-gzip")
 
 ends: Callable[[Any], Any] = together(
-    path_argument("src"),
-    path_option("--key", "The key file, or for block formats the base's folder.", required=True, metavar="KEY"),
+    path_argument("src", type=PLACE),
+    path_option("--key", "The key file, or for block formats the base's folder.", required=True, metavar="KEY", type=PLACE),
     out_option(),
 )
 

@@ -15,6 +15,7 @@ from weightkit.containers.format import Container, Format
 from weightkit.containers.safetensors import SAFETENSORS
 from weightkit.core.blob import Blob
 from weightkit.core.errors import FormatError, WeightkitError
+from weightkit.manifests.pointers import TOLD
 
 __all__ = ["Container", "Format", "format_named", "formats", "open_file", "sniff", "suffixes"]
 
@@ -27,7 +28,7 @@ GROUP = "weightkit.containers"
 HEAD_NBYTES = 64
 
 NOT_WEIGHTS = (
-    (b"version https://git-lfs", "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+    (b"version https://git-lfs", TOLD),
     (b"<!DOCTYPE", "is a web page, not weights; the download went wrong, perhaps for want of a login"),
     (b"<html", "is a web page, not weights; the download went wrong, perhaps for want of a login"),
     (b"GGUF", "is a GGUF file, which is not read as a checkpoint"),

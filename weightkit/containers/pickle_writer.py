@@ -120,7 +120,10 @@ class Writer:
         self.literal("storage")
         self.name(f"torch {dtype.storage}" if typed else "torch.storage UntypedStorage")
         self.once("key", str(item.run), self.string)
-        self.literal(location)
+        if location == "cpu":
+            self.literal(location)
+        else:  # torch puts the name of a GPU together anew each time
+            self.string(location)
         self.integer(run.numel if typed else run.nbytes)
         self.out += b"t"
         self.put()
@@ -145,7 +148,7 @@ def encode_state_dict(layout: Layout, kind: str, metadata: Metadata | None, loca
         layout: The tensors and the runs they lie in; run ``n`` is the storage with key ``n``.
         kind: ``dict`` or ``OrderedDict``.
         metadata: The ``_metadata`` of an OrderedDict; None for none.
-        location: Where the tensors are said to have been.
+        location: Where the tensors are said to have been: ``cpu``, ``cuda:0``.
     """
     writer = Writer()
     places: dict[int, int] = {}

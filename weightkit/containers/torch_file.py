@@ -46,6 +46,7 @@ class TorchFile:
         layout: How they lie. Ties and exactly tiled storages are kept; from a storage that its tensors do not tile (gaps,
             overlaps, transposes) each has a run of its own, as it would after ``load_state_dict`` and ``torch.save``.
         beside: Name -> what the pickle holds that is no tensor.
+        location: Where the first tensor was when it was saved: ``cpu``, ``cuda:0``.
     """
 
     blob: Blob
@@ -57,13 +58,14 @@ class TorchFile:
     tensors: Mapping[str, Stored] = field(hash=False)
     layout: Layout
     beside: Mapping[str, Beside] = field(default_factory=dict, hash=False, compare=False)
+    location: str = field(default="cpu", compare=False)
 
     def __repr__(self) -> str:
         return f"<{self.blob.name}: {len(self.tensors)} tensors, {self.profile}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         head = (self.blob, self.format, self.profile, self.root, self.kind, self.metadata)
-        return TorchFile, (*head, dict(self.tensors), self.layout, dict(self.beside))
+        return TorchFile, (*head, dict(self.tensors), self.layout, dict(self.beside), self.location)
 
     @property
     def written_by(self) -> str:
@@ -129,6 +131,7 @@ def torch_file(blob: Blob, format: Format, profile: str, root: str, value: Any, 
         ),
         lay_out(refs),
         beside,
+        next((ref.storage.location for ref in refs.values()), "cpu"),
     )
 
 

@@ -177,12 +177,14 @@ class TorchZip:
         root: Name of the folder in the zip.
         kind: What was saved: a ``dict`` or an ``OrderedDict``.
         metadata: The ``_metadata`` of an OrderedDict that ``Module.state_dict`` made.
+        location: Where the tensors were: ``cpu``, ``cuda:0``.
     """
 
     profile: str
     root: str
     kind: str = "dict"
     metadata: Metadata | None = None
+    location: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -201,7 +203,7 @@ class TorchZip:
     def encode(self, layout: Layout, payloads: Iterable[Iterable[Buffer]]) -> Iterator[Buffer]:
         """The file from front to back."""
         archive = Archive(self.root, ALIGNMENT)
-        yield from archive.text("data.pkl", encode_state_dict(layout, self.kind, self.metadata))
+        yield from archive.text("data.pkl", encode_state_dict(layout, self.kind, self.metadata, self.location))
         if self.profile == "zip-2.7":
             yield from archive.text(".format_version", b"1")
             yield from archive.text(".storage_alignment", str(ALIGNMENT).encode())

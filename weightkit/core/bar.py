@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,14 +16,26 @@ __all__ = ["bar", "resumed_line"]
 @contextmanager
 def bar(label: str) -> Iterator[Notify]:
     """A bar that grows with ``BytesWritten``; its total comes with ``Started``. What is logged meanwhile stands above it."""
-    from tqdm.auto import tqdm
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():  # a notebook without ipywidgets has a bar of text
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     drawn = tqdm(desc=label, unit="B", unit_scale=True, dynamic_ncols=True, leave=False, smoothing=0.1)
 
+    one_at_a_time = threading.Lock()  # tqdm's update and reset are not for several threads: a bar could stay on the screen
+
     def notify(event: Event) -> None:
+        with one_at_a_time:
+            draw(event)
+
+    def draw(event: Event) -> None:
         if isinstance(event, Started):
+            early = drawn.n if drawn.total is None else 0  # inputs are read from before all is known
             drawn.reset(event.nbytes)
+            drawn.update(early)
         elif isinstance(event, BytesWritten | BytesChecked):
             drawn.update(event.nbytes)
         elif isinstance(event, Resumed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 __all__ = ["BFLOAT16", "BY_NAME", "BY_SAFETENSORS", "BY_STORAGE", "FLOAT16", "FLOAT32", "DType", "dtype_named"]
@@ -85,5 +86,6 @@ def dtype_named(value: str | DType) -> DType:
     name = str(value).lower().removeprefix("torch.")
     found = BY_NAME.get(NICKNAMES.get(name, name))
     if found is None:
-        raise ValueError(f"{value!r} is no dtype; known: {', '.join(BY_NAME)}")
+        near = get_close_matches(name, [*BY_NAME, *NICKNAMES], n=1)
+        raise ValueError(f"{value!r} is no dtype; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(BY_NAME)}"))
     return found

@@ -17,9 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from weightkit.core.wording import as_arguments
+from weightkit.core.wording import apart, as_arguments
 
-__all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "TorchError", "WeightkitError"]
+__all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "TorchError", "WeightkitError", "spoken"]
+
+
+def spoken(text: str) -> str:
+    """A message as whoever is spoken to says it: with options on the command line, with arguments in Python."""
+    return text if WeightkitError.in_options else as_arguments(text)
 
 
 class WeightkitError(Exception):
@@ -27,16 +32,34 @@ class WeightkitError(Exception):
 
     Attributes:
         in_options: Whether messages name options: a process speaks either way, and the command line says so when it starts.
+        kind: The word for it in JSON: ``format``, ``plan``, ``mismatch``, ``incomplete``, ``refused``.
+        path: The file or folder that it is about; None where it is about no single one.
     """
 
     in_options: ClassVar[bool] = False
+    kind: ClassVar[str] = "refused"
+    path: Path | str | None = None
 
     def __str__(self) -> str:
-        return self.text() if WeightkitError.in_options else as_arguments(self.text())
+        return spoken(self.text())
 
     def text(self) -> str:
         """The message as it was written, with options."""
         return super().__str__()
+
+    @property
+    def summary(self) -> str:
+        """What does not work, in a line, without the path if ``path`` has it, and without what to do."""
+        return self.apart()[0]
+
+    @property
+    def hint(self) -> str | None:
+        """What to do, where one thing will do; the message ends with it."""
+        return self.apart()[1]
+
+    def apart(self) -> tuple[str, str | None]:
+        """Summary and hint."""
+        return apart(str(self))
 
 
 class FormatError(WeightkitError):
@@ -44,41 +67,61 @@ class FormatError(WeightkitError):
 
     Attributes:
         path: The file; of an input that is no local file, its name.
-        problem: What was found and what was wanted.
         offset: Where in the file, in bytes, if one place is to blame.
     """
 
+    kind = "format"
+    path: Path | str
+
     def __init__(self, path: Path | str, problem: str, offset: int | None = None) -> None:
         super().__init__(path, problem, offset)
-        self.path, self.problem, self.offset = path, problem, offset
+        self.path, self.said, self.offset = path, problem, offset
+
+    @property
+    def problem(self) -> str:
+        """What was found, what was wanted, and what to do."""
+        return spoken(self.said)
 
     def text(self) -> str:
         """Where, what, and at which byte."""
         where = "" if self.offset is None else f" (at byte {self.offset})"
-        return f"{self.path}: {self.problem}{where}"
+        return f"{self.path}: {self.said}{where}"
+
+    def apart(self) -> tuple[str, str | None]:
+        """The problem, without what to do, and that."""
+        return apart(self.problem)
 
 
 class PlanError(WeightkitError):
     """What was asked for cannot be done; every reason found is in ``problems``.
 
     Attributes:
-        summary: One line saying what does not work.
-        problems: Further lines, one a misfit.
         path: The file or folder that it is about, where it is about one.
-        hint: What to do, where one thing will do; the message ends with it.
     """
+
+    kind = "plan"
 
     def __init__(
         self, summary: str, problems: Sequence[str] = (), *, path: Path | str | None = None, hint: str | None = None
     ) -> None:
         super().__init__(summary, tuple(problems))
-        self.summary, self.problems = summary, tuple(problems)
-        self.path, self.hint = path, hint
+        self.path, self.said = path, (summary, tuple(problems), hint)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Further lines, one a misfit."""
+        return tuple(map(spoken, self.said[1]))
 
     def text(self) -> str:
         """The summary and its hint, then a line for each problem."""
-        first = self.summary if self.hint is None else f"{self.summary}; {self.hint}"
-        return "\n".join([first, *(f"  {problem}" for problem in self.problems)])
+        summary, problems, hint = self.said
+        first = summary if hint is None else f"{summary}; {hint}"
+        return "\n".join([first, *(f"  {problem}" for problem in problems)])
+
+    def apart(self) -> tuple[str, str | None]:
+        """Summary and hint, as they were said; of a summary that problems follow, all."""
+        summary, problems, hint = self.said
+        return (spoken(summary), hint and spoken(hint)) if hint or problems else apart(spoken(summary))
 
 
 class TorchError(WeightkitError):
@@ -86,16 +129,19 @@ class TorchError(WeightkitError):
 
     Attributes:
         problem: What was found.
-        hint: The commands that mend it.
     """
 
     def __init__(self, problem: str, hint: str) -> None:
         super().__init__(problem, hint)
-        self.problem, self.hint = problem, hint
+        self.problem, self.commands = problem, hint
 
     def text(self) -> str:
         """What was found, and what mends it."""
-        return f"{self.problem}; {self.hint}"
+        return f"{self.problem}; {self.commands}"
+
+    def apart(self) -> tuple[str, str | None]:
+        """What was found, and the commands that mend it."""
+        return self.problem, self.commands
 
 
 class DigestMismatch(WeightkitError):
@@ -106,17 +152,24 @@ class DigestMismatch(WeightkitError):
         algorithm: The digest's algorithm, as ``sha256``.
         expected: The digest wanted, in hexadecimal.
         actual: The digest found.
-        reason: The likely reason, where one can be told.
     """
+
+    kind = "mismatch"
+    path: str
 
     def __init__(self, path: str, algorithm: str, expected: str, actual: str, reason: str = "") -> None:
         super().__init__(path, algorithm, expected, actual, reason)
         self.path, self.algorithm = path, algorithm
-        self.expected, self.actual, self.reason = expected, actual, reason
+        self.expected, self.actual, self.said = expected, actual, reason
+
+    @property
+    def reason(self) -> str:
+        """The likely reason, where one can be told."""
+        return spoken(self.said)
 
     def text(self) -> str:
         """The file, both digests, and why."""
-        tail = f"; {self.reason}" if self.reason else ""
+        tail = f"; {self.said}" if self.said else ""
         return f"{self.path}: {self.algorithm} is {self.actual}, wanted {self.expected}{tail}"
 
 
@@ -128,12 +181,15 @@ class Incomplete(DigestMismatch):
         reason: What names them: an index, the numbers in the others' names, a list.
     """
 
+    kind = "incomplete"
+
     def __init__(self, path: str, missing: Sequence[str], reason: str) -> None:
         super().__init__(path, "", "", "", reason)
         self.missing = tuple(missing)
         self.args = (path, self.missing, reason)
 
     def text(self) -> str:
-        """The first of what is missing."""
+        """The first of what is missing, and what to do."""
         more = f" and {len(self.missing) - 4} more" if len(self.missing) > 4 else ""
-        return f"{self.path}: is not complete: {', '.join(self.missing[:4])}{more} not there, which {self.reason}"
+        advice = "fetch it" if len(self.missing) == 1 else "fetch them"
+        return f"{self.path}: is not complete: {', '.join(self.missing[:4])}{more} not there, which {self.said}; {advice}"

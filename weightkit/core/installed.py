@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,8 @@ DISTRIBUTION = "weightkit"
 
 EXTRAS = {"blake3": "blake3>=0.4", "exact": "zstandard>=0.20"}
 """What an extra brings that the package itself can do without; as setup.cfg has it."""
+
+UV = ["uv", "pip", "install", "--python", sys.executable]
 
 
 def note(name: str) -> str:
@@ -44,14 +47,16 @@ def clone() -> Path | None:
 
 
 def installer() -> list[str]:
-    """The words before what is to be installed: pip's of this interpreter, uv's or pipx's; none where there is none."""
+    """The words before what is to be installed: pip's of this interpreter, uv's or pipx's, another pip's; else none."""
     if (Path(sys.prefix) / "pipx_metadata.json").is_file():
         return ["pipx", "inject", DISTRIBUTION]
     if note("INSTALLER").strip() == "uv":
-        return ["uv", "pip", "install", "--python", sys.executable]
+        return UV
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip", "install"]
-    return []
+    if shutil.which("uv") is not None:
+        return UV
+    return ["pip", "--python", sys.executable, "install"] if shutil.which("pip") is not None else []
 
 
 def adding(*requirements: str) -> str:

@@ -11,6 +11,8 @@ from weightkit.manifests.sums import Entry, encode, parse
 __all__ = ["Entry", "encode", "parse", "read"]
 
 MAX_BYTES = 64 << 20
+ENDINGS = ("SUMS", ".sha256", ".md5", ".sha512", "checklist.chk")
+"""How lists of digests are called."""
 
 
 def read(path: Path) -> list[Entry]:
@@ -20,6 +22,9 @@ def read(path: Path) -> list[Entry]:
         FormatError: It cannot be read, or holds none.
     """
     try:
+        if path.is_dir():
+            there = sorted(one.name for one in path.iterdir() if one.name.endswith(ENDINGS))
+            raise FormatError(path, f"is a folder; name a list of digests{f' in it, as {there[0]}' if there else ''}")
         if path.stat().st_size > MAX_BYTES:
             raise FormatError(path, f"has more than {MAX_BYTES} bytes: no list of digests")
         text = path.read_text("utf-8")

@@ -17,19 +17,27 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from weightkit.core.blob import Blob
 from weightkit.core.digest import Digest
 from weightkit.core.errors import FormatError
 from weightkit.manifests.sums import Entry, inside
 
-__all__ = ["HUB_NOTES", "hub", "is_pointer", "pointer"]
+__all__ = ["HUB_NOTES", "TOLD", "cache", "hub", "is_pointer", "pointer"]
 
 HUB_NOTES = Path(".cache") / "huggingface" / "download"
+TOLD = "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"
+"""What is said of one that lies in the place of a file."""
+
+BEGINNING = b"version https://git-lfs"
+LARGEST = 1024
+"""A pointer is smaller. Source: git-lfs, ``docs/spec.md``."""
+
 POINTER = re.compile(r"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n?")
 
 
-def is_pointer(text: str) -> bool:
-    """Whether a text is a Git-LFS pointer."""
-    return POINTER.fullmatch(text.replace("\r\n", "\n")) is not None
+def is_pointer(blob: Blob) -> bool:
+    """Whether a Git-LFS pointer lies where a file should. Of a large file nothing is read."""
+    return len(BEGINNING) <= blob.nbytes < LARGEST and bytes(blob.read(0, len(BEGINNING))) == BEGINNING
 
 
 def pointer(text: str, path: Path) -> list[Entry]:
@@ -38,6 +46,26 @@ def pointer(text: str, path: Path) -> list[Entry]:
     if not match:
         return []
     return [Entry(path.name, Digest("sha256", match[1]), int(match[2]))]
+
+
+def cache(folder: Path) -> list[Entry]:
+    """What the Hub's cache says of itself: in ``blobs/`` each file is named by its digest, and ``snapshots/`` leads there.
+
+    Args:
+        folder: The cache of a repository (``models--owner--name``), or a snapshot in it; None of them: no entries.
+    """
+    blobs = folder / "blobs"
+    files = sorted(blobs.iterdir()) if blobs.is_dir() and (folder / "snapshots").is_dir() else []
+    named = [(f"blobs/{one.name}", one.name) for one in files]
+    if folder.parent.name == "snapshots" and (folder.parents[1] / "blobs").is_dir():
+        links = (one for one in sorted(folder.rglob("*")) if one.is_symlink())
+        named = [(one.relative_to(folder).as_posix(), one.resolve().name) for one in links]
+    found = []
+    for path, name in named:
+        algorithm = {64: "sha256", 40: "gitsha1"}.get(len(name))
+        if algorithm is not None and set(name) <= set("0123456789abcdef"):
+            found.append(Entry(path, Digest(algorithm, name)))
+    return found
 
 
 def hub(folder: Path) -> list[Entry]:

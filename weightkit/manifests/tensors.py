@@ -18,7 +18,7 @@ from weightkit.core.errors import FormatError
 from weightkit.families import llama
 from weightkit.manifests.sums import escaped, unescaped
 
-__all__ = ["TENSORS", "encode", "escaped", "is_list", "model_digest", "parse"]
+__all__ = ["TENSORS", "encode", "escaped", "is_list", "model_digest", "parse", "parse_text"]
 
 TENSORS = "TENSORS"
 """The file that runs leave beside SHA256SUMS."""
@@ -56,12 +56,20 @@ def is_list(path: Path) -> bool:
 
 
 def parse(path: Path) -> dict[str, Digest]:
-    """The digests in such a file.
+    """The digests in such a file. Raises like ``parse_text``."""
+    return parse_text(path.read_bytes(), path)
+
+
+def parse_text(content: bytes, path: Path | str) -> dict[str, Digest]:
+    """The digests in the bytes of such a file.
 
     Raises:
         FormatError: It is damaged, or its first line is not the model's digest.
     """
-    lines = path.read_bytes().decode("utf-8", "surrogatepass").removesuffix("\n").split("\n")
+    try:
+        lines = content.decode("utf-8", "surrogatepass").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise FormatError(path, "is no list of tensors") from error
     found: dict[str, Digest] = {}
     for number, line in enumerate(lines[1:], 2):
         digits, _, name = line.partition("  ")

@@ -12,22 +12,22 @@ from typing import Any, Literal
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
-from weightkit.checkpoints.flavour import already_holds, flavour
+from weightkit.checkpoints.flavour import SAMPLE, already_holds, flavour, values
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
 from weightkit.checkpoints.output import has_tokenizer
 from weightkit.core.blob import Folder
 from weightkit.core.errors import PlanError
-from weightkit.core.lazy import LazyTensor, derive
-from weightkit.core.probes import Changed
+from weightkit.core.lazy import Derived, LazyTensor, derive
+from weightkit.core.probes import ADDED, RECOVERED, Changed, NotFinite, NotZero
 from weightkit.methods import Evidence
-from weightkit.methods.base import bfloat16_notes, check_configs, nan_problems, opened
+from weightkit.methods.base import bfloat16_notes, check_configs, nan_problems, opened, without_gaps
 from weightkit.methods.pairing import Pairs, Rules, pair
-from weightkit.ops.add import Add, Subtract
+from weightkit.ops.add import Add, Cast, Subtract
 from weightkit.run.plan import OutputFile, Plan, Twin, Watched
 
-__all__ = ["METHOD", "Additive", "Options"]
+__all__ = ["METHOD", "Additive", "Options", "suspected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Additive:
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
         """The sum, which follows the diff in its files."""
-        base, diff = opened(base), open_checkpoint(payload, self.role)
+        base, diff = opened(base), without_gaps(open_checkpoint(payload, self.role), self.role)
         own = of(base)
         contradicting = check_configs(base, diff, allow_tuned_base=options.allow_tuned_base)
         pairs = pair(own, diff, options, other_is="diff")
@@ -133,7 +133,30 @@ def proved(
     back = {change[name]: (restored[name], wanted[name]) for name in reversed(list(change))}
     pairs = tuple(tuple(back[one] for one in run) for run in file.tensors)
     twin = Twin(file.encoding, tuple(tuple(one[0] for one in run) for run in pairs))
-    return replace(file, twin=twin, watched=(Watched(Changed(), pairs),))
+    recovered = Watched(NotFinite(RECOVERED), tuple(tuple((one[0],) for one in run) for run in pairs))
+    return replace(file, twin=twin, watched=(Watched(Changed(), pairs), recovered)).watched_by(NotFinite(), NotZero())
+
+
+def suspected(files: tuple[OutputFile, ...]) -> tuple[OutputFile, ...]:
+    """Files of sums; where every difference in them begins with zeros, with the differences looked at on the way.
+
+    Others are not: a look costs a block more of memory.
+    """
+    added = [tuple(tuple(difference(one) for one in run) for run in file.tensors) for file in files]
+    for one in (one for file in added for run in file for one in run):
+        sample = values(one, SAMPLE) if one is not None else None
+        if sample is None or sample.any():
+            return files
+    looked = [tuple(tuple((one,) for one in run if one is not None) for run in file) for file in added]
+    looks = (Watched(NotZero(ADDED), one) for one in looked)
+    return tuple(replace(file, watched=(*file.watched, look)) for file, look in zip(files, looks, strict=True))
+
+
+def difference(tensor: LazyTensor) -> LazyTensor | None:
+    """What was added to a base; what stands whole is its own. None where more was done to it."""
+    if not isinstance(tensor, Derived) or isinstance(tensor.op, Cast):
+        return tensor
+    return tensor.inputs[1] if isinstance(tensor.op, Add) else None
 
 
 def of(model: Model) -> Checkpoint:

@@ -7,13 +7,21 @@ from dataclasses import replace
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints import converter_for, open_checkpoint
 from weightkit.checkpoints.checkpoint import Checkpoint
-from weightkit.checkpoints.evidence import contradictions, like_llama_one, llama_two_marks, mostly_bfloat16, named_llama
+from weightkit.checkpoints.evidence import (
+    contradictions,
+    dtype_notes,
+    like_llama_one,
+    llama_two_marks,
+    mostly_bfloat16,
+    named_llama,
+)
 from weightkit.checkpoints.flavour import fits_bfloat16, nothing_but_nan
 from weightkit.checkpoints.model import Model
 from weightkit.checkpoints.peft import Adapter
 from weightkit.checkpoints.peft_config import CONFIG
-from weightkit.checkpoints.quantized import original_of, quantized
-from weightkit.core.errors import PlanError
+from weightkit.checkpoints.quantized import left_over_notes, original_of, quantized
+from weightkit.checkpoints.shards import BY_NUMBERS, gaps
+from weightkit.core.errors import Incomplete, PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER
 
 __all__ = [
@@ -24,8 +32,13 @@ __all__ = [
     "nan_problems",
     "opened",
     "opened_from",
+    "refuse_conversion",
     "refuse_quantized",
+    "without_gaps",
 ]
+
+BASES = ("--raw", "--base", "--key")
+"""What a base is to the caller."""
 
 
 def based(place: Place, role: str, converter: str | None = None) -> Model:
@@ -45,7 +58,10 @@ def based(place: Place, role: str, converter: str | None = None) -> Model:
 def opened(model: Model) -> Model:
     """The model with its tensors.
 
+    A base that lacks files is no fault in what was published: it is refused as what does not fit is.
+
     Raises:
+        Incomplete: It is a tuned model, and files that belong to it are missing.
         PlanError: It is no checkpoint, or its files are settled already: nothing is merged into those.
         FormatError: A file of it is damaged.
     """
@@ -56,7 +72,24 @@ def opened(model: Model) -> Model:
         )
     if model.tensors is not None:
         return model
-    return opened_from(model, open_checkpoint(model.source, model.role, model.converter))
+    try:
+        return opened_from(model, without_gaps(open_checkpoint(model.source, model.role, model.converter), model.role))
+    except Incomplete as error:
+        if model.role not in BASES:
+            raise
+        raise PlanError(error.text()) from error
+
+
+def without_gaps(checkpoint: Checkpoint, role: str) -> Checkpoint:
+    """A checkpoint in shards, if none is missing by the numbers in their names: an index may have been cut with them.
+
+    Raises:
+        Incomplete: One is.
+    """
+    missing = [] if checkpoint.folder.single else gaps(checkpoint.format, checkpoint.files)
+    if missing:
+        raise Incomplete(f"{role}: {checkpoint.name}", missing, BY_NUMBERS)
+    return checkpoint
 
 
 def opened_from(model: Model, checkpoint: Checkpoint) -> Model:
@@ -75,6 +108,21 @@ def refuse_quantized(base: Checkpoint, role: str) -> None:
         original = f"the original, {name} by its config," if name else "the original (unquantized) model"
         raise PlanError(
             f"{role} {base.name} is {found}: nothing is added to quantized weights; take {original} and quantize the result"
+        )
+
+
+def refuse_conversion(source: Checkpoint, role: str) -> None:
+    """Refuse to cast quantized weights, or to lay them out otherwise: their integers would no longer be what their scales mean.
+
+    Raises:
+        PlanError: They are quantized.
+    """
+    if (found := quantized(source)) is not None:
+        name = original_of(source)
+        original = f"the original, {name} by its config" if name else "the original (unquantized) model"
+        raise PlanError(
+            f"{role} {source.name} is {found}: its weights are copied as they are (--to hf without --dtype), not cast or laid "
+            f"out otherwise; take {original}"
         )
 
 
@@ -109,7 +157,7 @@ def check_configs(base: Model, diff: Checkpoint, *, allow_tuned_base: bool) -> l
         return []
     refuse_another_kind(own, base.role, diff)
     here, there = own.json("config.json"), diff.json("config.json")
-    notes = []
+    notes = [*left_over_notes(own), *left_over_notes(diff), *dtype_notes(own)]
     marks = llama_two_marks(here)
     if marks and there and not llama_two_marks(there):
         what = f"{base.role} {own.name} looks like LLaMA-2 ({', '.join(marks)} in its config), and the diff's config does not"
@@ -140,7 +188,7 @@ def check_adapter(base: Model, adapter: Adapter, *, allow_tuned_base: bool) -> l
     own = base.follows
     if own is None:
         return []
-    config, notes = own.json("config.json"), []
+    config, notes = own.json("config.json"), [*left_over_notes(own), *dtype_notes(own)]
     name = adapter.folder.json(CONFIG).get("base_model_name_or_path")
     trained_on, marks = named_llama(name), llama_two_marks(config)
     if trained_on == 1 and marks:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from weightkit.checkpoints.beside import unread_notes
@@ -17,10 +16,9 @@ from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.model import Model
 from weightkit.containers import Container, formats, suffixes
 from weightkit.core.blob import Blob, Folder
-from weightkit.core.digest import Digest, Hasher
+from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError
 from weightkit.core.lazy import LazyTensor
-from weightkit.manifests import parse as parse_sums
 from weightkit.methods import Evidence
 from weightkit.methods.base import opened
 from weightkit.methods.wkx import SUFFIX, Difference, Restored, Segment, predicts, read_directory, spec_of
@@ -30,7 +28,7 @@ from weightkit.streams.planes import compressor
 __all__ = ["METHOD", "Exact", "Options", "is_exact", "plan_make", "plan_recover"]
 
 
-OWN_SUMS, TENSORS = "SHA256SUMS", "TENSORS"
+TENSORS = "TENSORS"
 LIST_ENDINGS = ("SUMS", ".sha256", ".md5", ".sha512", "checklist.chk")
 MAX_PLAIN_NBYTES = 64 << 20
 
@@ -59,7 +57,7 @@ def plan_make(base: Checkpoint, tuned: Checkpoint) -> Plan:
         found = segments(name, container, base)
         known += sum(one.nbytes for one in found if one.base is not None)
         total += sum(one.nbytes for one in found if one.spec is not None)
-        files.append(StreamFile(f"{name}{SUFFIX}", Difference(container.blob, name, found)))
+        files.append(StreamFile(f"{name}{SUFFIX}", Difference(container.blob, name, found, tuple(container.tensors.values()))))
     if not known:
         raise PlanError(f"{base.name} and {tuned.name} do not fit together: they have no tensor in common")
     step = f"exact difference of the bits, {known / total:.0%} of the tensors' bytes predicted from the base"
@@ -184,33 +182,6 @@ def goes_along(folder: Folder, name: str) -> bool:
     return folder.blob(name).nbytes <= MAX_PLAIN_NBYTES
 
 
-def refuse_edited(folder: Folder) -> None:
-    """Refuse a diff whose own SHA256SUMS names files that are not there, or small ones that are others now.
-
-    A differences' file proves itself while it is read; of other large files presence alone is looked at.
-
-    Raises:
-        PlanError: There are such.
-    """
-    if folder.single or not folder.holds(OWN_SUMS):
-        return
-    entries = parse_sums((read_small(folder, OWN_SUMS) or b"").decode("utf-8", "replace"), Path(folder.name) / OWN_SUMS)
-    if not any(entry.path.endswith(SUFFIX) for entry in entries):
-        return  # the release's list, perhaps
-    problems = []
-    for entry in entries:
-        if not folder.holds(entry.path):
-            problems.append(f"{entry.path}: is not there")
-        elif not entry.path.endswith(SUFFIX) and folder.blob(entry.path).nbytes <= MAX_PLAIN_NBYTES:
-            blob = folder.blob(entry.path)
-            hasher = Hasher((entry.digest.algorithm,), blob.nbytes)
-            hasher.update(blob.read(0, blob.nbytes))
-            if hasher.digests()[entry.digest.algorithm] != entry.digest:
-                problems.append(f"{entry.path}: is another file than when the diff was made")
-    if problems:
-        raise PlanError(f"{folder.name} is not as its {OWN_SUMS} says: fetch it again, or remove the list:", problems[:20])
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What may be said of an exact difference: nothing. It gives the tuned files, and no others."""
@@ -235,7 +206,6 @@ class Exact:
 
     def rebuild(self, base: Model, payload: Folder, options: Options) -> Model:
         """The tuned model's files."""
-        refuse_edited(payload)
         made = plan_recover(payload, checkpoint_of(base))
         steps, notes = (*base.steps, *made.steps), (*base.notes, *made.notes)
         return replace(base, tensors=None, files=made.files, small=made.small, steps=steps, notes=notes)

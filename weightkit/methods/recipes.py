@@ -16,7 +16,7 @@ from weightkit.methods.pairing import NewRows, Rules
 from weightkit.ops.lora import rounding_named
 from weightkit.ops.product import SUMS, Sums
 
-__all__ = ["Filled", "filled", "recipe_for"]
+__all__ = ["Filled", "filled", "recipe_for", "recipe_rules"]
 
 
 def recipe_for(name: str, methods: tuple[str, ...], command: str) -> tuple[Release, Recipe]:
@@ -64,12 +64,7 @@ class Filled:
         self.rules, self.form, self.how = rules or Rules(), form or Form(), how or Arithmetic()
         self.converter = converter
         self.notes = [f"--release {release.name}: {release.title}"]
-        if recipe.dtype and self.rules.dtype is None:
-            self.rules = replace(self.rules, dtype=BY_NAME[recipe.dtype])
-        if recipe.new_rows and self.rules.new_rows is None:
-            self.rules = replace(self.rules, new_rows=cast(NewRows, recipe.new_rows))
-        if recipe.whole and not self.rules.whole:
-            self.rules = replace(self.rules, whole=recipe.whole)
+        self.rules = recipe_rules(recipe, self.rules)
         if recipe.method == "lora" and recipe.profile and self.form.torch_compat is None:
             self.form = replace(self.form, torch_compat=recipe.profile)
         if how is None and recipe.rounding:
@@ -83,6 +78,15 @@ class Filled:
             self.notes.append(f"--release {release.name}: {recipe.unfinished}")
         if not release.lists:
             self.notes.append(f"--release {release.name}: no digests were found of it, so nothing proves the result")
+
+
+def recipe_rules(recipe: Recipe, rules: Rules) -> Rules:
+    """What a recipe says about tensors, where the user did not."""
+    if recipe.dtype and rules.dtype is None:
+        rules = replace(rules, dtype=BY_NAME[recipe.dtype])
+    if recipe.new_rows and rules.new_rows is None:
+        rules = replace(rules, new_rows=cast(NewRows, recipe.new_rows))
+    return replace(rules, whole=recipe.whole) if recipe.whole and not rules.whole else rules
 
 
 def rounding_name(name: str) -> str:

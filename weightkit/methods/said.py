@@ -38,6 +38,11 @@ class Said:
     allow_tuned_base: bool = False
     dtype: DType | None = None
 
+    def __post_init__(self) -> None:
+        for name, value, wanted in (("rules", self.rules, Rules), ("form", self.form, Form), ("how", self.how, Arithmetic)):
+            if value is not None and not isinstance(value, wanted):
+                raise TypeError(f"{name}: {wanted.__name__}(...) is wanted, not {type(value).__name__}")
+
     def to(
         self,
         method: Method,
@@ -87,5 +92,5 @@ def refusal(method: Method, payload: Folder, seen: Evidence) -> str:
     """Why words on tensors and files mean nothing where bytes come out as they were published."""
     return (
         f"{method.role} {payload.name} is {seen.what}: its files come out as they were published, so nothing is cast, cut or "
-        "merged on the way; leave those options out, and merge or convert the result"
+        "merged on the way; leave that out, and merge or convert the result"
     )

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from isal.isal_zlib import crc32
 
 from weightkit.blobs import MemoryBlob
 from weightkit.core.blob import Blob
@@ -24,7 +28,10 @@ from weightkit.core.errors import FormatError
 from weightkit.core.lazy import LazyTensor, leaves, needs
 from weightkit.core.needs import Needs
 from weightkit.core.passes import reader, reading
+from weightkit.core.records import check, damaged
 from weightkit.core.spec import TensorSpec
+from weightkit.core.stored import Stored
+from weightkit.manifests.pointers import TOLD, is_pointer
 from weightkit.streams import FileBytes, Reader
 from weightkit.streams.planes import cast_bits, compressor, decode, encode
 
@@ -121,11 +128,13 @@ class Difference:
         blob: The tuned model's file.
         name: What it is called in its folder.
         segments: What it is made of.
+        tensors: Its tensors, for the CRCs that the file keeps of them.
     """
 
     blob: Blob
     name: str
     segments: tuple[Segment, ...] = field(repr=False)
+    tensors: tuple[Stored, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -144,26 +153,38 @@ class Difference:
         return needs_of(self.blob, sum(one.nbytes for one in self.segments), self.segments)
 
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
-        """Magic, blocks, directory; each block is decoded again and compared before it is handed out."""
+        """Magic, blocks, directory; each block is decoded again and compared before it is handed out.
+
+        Raises:
+            FormatError: A record of the file is damaged, by the CRC that it keeps.
+        """
         compress, decompress = compressor()
+        records = {one.start: one.record for one in self.tensors if one.whole}
+        for tensor in self.tensors:
+            if tensor.record is not None and tensor.record.start not in records:
+                check(self.blob, tensor.record, tensor.name)
         yield MAGIC
         whole = hashlib.sha256()
         directory: list[dict[str, Any]] = []
         with reading(bases(self.segments)):
             for one in self.segments:
                 prediction = one.prediction()
-                stored = done = 0
+                stored = done = crc = 0
                 for data in FileBytes(self.blob, one.start, one.nbytes).chunks(one.block_nbytes):
                     whole.update(data)
+                    crc = crc32(data, crc)
                     guess = prediction.block(done, len(data)) if prediction else None
-                    records = encode(data, guess, one.dtype, compress)
-                    back, _ = decode(memoryview(records), len(data), guess, one.dtype, decompress)
+                    encoded = encode(data, guess, one.dtype, compress)
+                    back, _ = decode(memoryview(encoded), len(data), guess, one.dtype, decompress)
                     if bytes(back) != bytes(data):
                         raise FormatError(
                             self.blob.name, f"{one.name}: does not come back; a fault of weightkit", offset=one.start + done
                         )
-                    stored, done = stored + len(records), done + len(data)
-                    yield records
+                    stored, done = stored + len(encoded), done + len(data)
+                    yield encoded
+                record = records.get(one.start) if one.spec is not None else None
+                if record is not None and crc != record.crc32:
+                    raise damaged(self.blob, record, crc, one.name)
                 directory.append(entry(one, stored, prediction))
         name = {"name": self.name, "bytes": sum(one.nbytes for one in self.segments), "sha256": whole.hexdigest()}
         text = json.dumps({"version": 1, "file": name, "segments": directory}, separators=(",", ":")).encode()
@@ -190,17 +211,45 @@ class Restored:
         segments: What the file is made of.
         stored: For each segment, bytes in the ``.wkx``.
         wanted: For each, SHA-256 of what it is predicted from; empty for nothing.
+        first: Where in the ``.wkx`` the first segment's records begin.
     """
 
     blob: Blob
     segments: tuple[Segment, ...] = field(repr=False)
     stored: tuple[int, ...] = field(repr=False)
     wanted: tuple[str, ...] = field(repr=False)
+    first: int = len(MAGIC)
 
     @property
     def nbytes(self) -> int:
         """The file's."""
         return sum(one.nbytes for one in self.segments)
+
+    @property
+    def anywhere(self) -> bool:
+        """Each segment can be read without those before it."""
+        return True
+
+    def read(self, start: int, stop: int) -> Buffer:
+        """Some of the file's bytes. Segments are decoded from their beginning, or from where this thread left off.
+
+        Raises:
+            FormatError: As ``chunks``; that a base's tensor is another is told when the segment is read to its end.
+        """
+        taken = bytearray()
+        number = max(0, bisect_right(self.segments, start, key=lambda one: one.start) - 1)
+        while len(taken) < stop - start and number < len(self.segments):
+            one = self.segments[number]
+            low = start + len(taken) - one.start
+            taken += CURSOR.read(self.part(number), low, min(one.nbytes, stop - one.start)) if low < one.nbytes else b""
+            number += 1
+        return taken
+
+    def part(self, number: int) -> Restored:
+        """A single segment."""
+        first = self.first + sum(self.stored[:number])
+        here = slice(number, number + 1)
+        return Restored(self.blob, self.segments[here], self.stored[here], self.wanted[here], first)
 
     @property
     def exact(self) -> bool:
@@ -219,7 +268,7 @@ class Restored:
             FormatError: The ``.wkx`` is damaged, or a tensor of the base is not the one that the diff was made with.
         """
         _, decompress = compressor()
-        at = end = len(MAGIC)
+        at = end = self.first
         records = Reader(FileBytes(self.blob, at, sum(self.stored)).chunks(BLOCK_NBYTES))
         ahead = memoryview(b"")
         with reading(bases(self.segments)):
@@ -257,6 +306,35 @@ class Restored:
         )
 
 
+class Cursor(threading.local):
+    """Where each thread is in the segment that it read last: passes go on from block to block."""
+
+    part: Restored | None = None
+    at = 0
+    rest = Reader(iter(()))
+
+    def read(self, part: Restored, start: int, stop: int) -> Buffer:
+        """Bytes ``[start, stop)`` of a segment."""
+        if self.part != part or start < self.at:
+            self.part, self.at, self.rest = part, 0, Reader(part.chunks(BLOCK_NBYTES))
+        try:
+            while self.at < start:
+                self.at += len(self.rest.read(min(BLOCK_NBYTES, start - self.at)))
+            found = self.rest.read(stop - start)
+            self.at = stop
+            if stop == part.nbytes:
+                self.rest.read(1)  # beyond the end: what is said of the whole segment
+        except BaseException:
+            self.part = None
+            raise
+        if stop == part.nbytes:
+            self.part = None
+        return found
+
+
+CURSOR = Cursor()
+
+
 def is_wkx(blob: Blob) -> bool:
     """Whether a file begins as a ``.wkx`` does."""
     return bytes(blob.read(0, min(len(MAGIC), blob.nbytes))) == MAGIC
@@ -266,9 +344,11 @@ def read_directory(blob: Blob) -> dict[str, Any]:
     """The directory at the end of a ``.wkx``.
 
     Raises:
-        FormatError: It is none, or cut off.
+        FormatError: It is none, or a pointer to one, or cut off.
     """
     size = blob.nbytes
+    if is_pointer(blob):
+        raise FormatError(blob.name, TOLD)
     if size < 32 or not is_wkx(blob):
         raise FormatError(blob.name, f"is no exact difference: wanted {MAGIC!r} at its beginning")
     tail = bytes(blob.read(size - 16, size))

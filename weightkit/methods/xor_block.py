@@ -8,7 +8,7 @@ Source: releases, section 8; Open-Assistant ``xor_codec.py``, run; peer-numerics
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +17,8 @@ from weightkit.checkpoints import layout_named
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
-from weightkit.containers import suffixes
+from weightkit.checkpoints.shards import numbered
+from weightkit.containers import formats, suffixes
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import PlanError
 from weightkit.methods import Evidence
@@ -28,6 +29,7 @@ from weightkit.methods.xor_files import (
     Coded,
     Options,
     check_small,
+    first_few,
     head,
     implausible,
     is_json,
@@ -44,6 +46,8 @@ from weightkit.streams.gzip import Gunzip, Gzip
 from weightkit.streams.xor import Padded
 
 __all__ = ["METHOD", "XorBlock", "decoded", "encoded"]
+
+SAMPLES, SAMPLE_NBYTES = 64, 4096
 
 PLAIN = "added_tokens.json"
 """What Open-Assistant's script copies: the base has no such file."""
@@ -104,6 +108,9 @@ def decoded(payload: Folder, base: Model, role: str, max_shard_bytes: int | None
     refuse_pointers(role, found)
     keys = keys_in(base, max_shard_bytes)
     refuse_pointers(base.role, keys.blobs(found))
+    zeros = never_filled(found)
+    if bare := [f"{name}: zeros wherever it was looked at" for name in zeros if name not in keys.streams]:
+        raise PlanError(f"{role}: not all files were fetched; download these again:", bare)
     files = []
     problems = []
     copied = []
@@ -123,6 +130,11 @@ def decoded(payload: Folder, base: Model, role: str, max_shard_bytes: int | None
             advice = f" (converted on the way, it has {shards} files of weights; --max-shard-size cuts it otherwise)"
         raise PlanError(f"{base.role}: {keys.name} is not the base of this release, or incomplete{advice}:", problems)
     notes = [f"{', '.join(copied)}: not in the base, copied"] if copied else []
+    if zeros:
+        notes.append(
+            f"{first_few(zeros)}: zeros wherever it was looked at, so the base's own file comes out, unchanged; that is what a "
+            "download that was never filled gives: verify the payload with the publisher's list"
+        )
     if keys.converted:
         notes.append(f"the base is converted on the way as {keys.converted} would (--as); other conversions give other bytes")
     files.sort(key=lambda file: file.path)
@@ -182,6 +194,30 @@ def base_of(base: Model, options: Options) -> Model:
     return untouched(base) if options.key is None else replace(untouched(base), source=options.key, role="--key")
 
 
+def plain_beside(name: str, files: Mapping[str, Blob]) -> bool:
+    """Whether another shard of the set is a file of weights as it is: then one that begins with zeros has a hole."""
+    sets = (numbered(one, files) for one in formats())
+    return any(plain(other, files[other]) for names in sets if name in names for other in names)
+
+
+def plain(name: str, blob: Blob) -> bool:
+    """Whether a file is one of weights as it is."""
+    return is_weights(name) and blob.nbytes > 0 and not implausible(name, whole(blob), blob.nbytes)
+
+
+def never_filled(files: Mapping[str, Blob]) -> list[str]:
+    """Payloads of weights that hold zeros wherever they are looked at, as a download that was never filled does."""
+    return [
+        name for name, blob in files.items() if name.endswith(suffixes()) and blob.nbytes and not any(map(any, samples(blob)))
+    ]
+
+
+def samples(blob: Blob) -> Iterator[bytes]:
+    """Some bytes from all over a file."""
+    for at in range(0, blob.nbytes, max(SAMPLE_NBYTES, blob.nbytes // SAMPLES)):
+        yield bytes(blob.read(at, min(at + SAMPLE_NBYTES, blob.nbytes)))
+
+
 ABOUT = ("a byte XOR with files of the same names (as Open-Assistant's): weightkit recover --raw BASE --diff it",)
 """What ``identify`` says of such a folder."""
 
@@ -199,18 +235,19 @@ class XorBlock:
         """By how its files begin.
 
         A file of weights that was XORed begins with zeros, since both sides began alike, or with gzip's magic; a ``.json``
-        then is no JSON. Seen on what the authors' scripts wrote.
+        then is no JSON, which counts where no file of weights is one as it is. Seen on what the authors' scripts wrote.
         """
         files = payload_files(payload)
         if any(ENC.fullmatch(name) for name in files):
             return None
+        models = any(plain(name, blob) for name, blob in files.items())
         for name, blob in files.items():
             first = head(blob, 64)
-            if name.endswith(suffixes()) and first[:4] == bytes(4):
+            if name.endswith(suffixes()) and first[:4] == bytes(4) and not plain_beside(name, files):
                 return Evidence(WHAT, f"{name} begins with zeros", tell=lambda: ABOUT)
             if name.endswith(suffixes()) and first[:3] == GZIP_MAGIC:
                 return Evidence(WHAT, f"{name} is compressed with gzip", tell=lambda: ABOUT)
-            if name == "config.json" and first[:3] != b"ver" and first.lstrip()[:1] != b"{":
+            if name == "config.json" and (first[:1] == b"\0" or first[:3] == GZIP_MAGIC) and not models:
                 return Evidence(WHAT, f"{name} is no JSON", tell=lambda: ABOUT)
         return None
 

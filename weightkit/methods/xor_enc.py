@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from weightkit import catalog, manifests
-from weightkit.checkpoints.checkpoint import lone_file
+from weightkit import catalog
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.model import Model
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError
+from weightkit.manifests.pointers import is_pointer
 from weightkit.methods import Evidence
 from weightkit.methods.xor_files import (
     ENC,
@@ -33,80 +32,21 @@ from weightkit.methods.xor_files import (
     first_few,
     head,
     implausible,
-    is_pointer,
     is_weights,
     listing,
     payload_files,
     refuse_pointers,
     untouched,
 )
+from weightkit.methods.xor_key import Key, key_in
 from weightkit.run.plan import Plan, StreamFile
 from weightkit.streams import FileBytes, Headed, Stream, whole
 from weightkit.streams.xor import Wrapped
 
-__all__ = ["HEADER_NBYTES", "METHOD", "NOTHING", "Key", "XorEnc", "decoded", "encoded", "key_in"]
+__all__ = ["HEADER_NBYTES", "METHOD", "NOTHING", "XorEnc", "decoded", "encoded"]
 
-KEY = "consolidated.00.pth"
-CHECKLIST = "checklist.chk"
 HEADER_NBYTES = 32
 NOTHING = hashlib.sha256().hexdigest()
-LLAMA_7B_NBYTES = 13476939516
-"""Of LLaMA-7B's consolidated.00.pth. Source: releases, section 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """The file that all others are XORed with.
-
-    Attributes:
-        folder: Where it was found.
-        name: What it is called there.
-        blob: Its bytes.
-    """
-
-    folder: Folder
-    name: str
-    blob: Blob
-
-    def known(self) -> tuple[str, str] | None:
-        """Which published file it is, as far as Meta's checklist beside it and its size tell: entry of the catalog, file."""
-        if self.folder.holds(CHECKLIST):
-            listed = self.folder.blob(CHECKLIST)
-            text = bytes(listed.read(0, listed.nbytes)).decode("utf-8", "replace")
-            for entry in manifests.parse(text, Path(listed.name)):
-                if entry.path.rpartition("/")[2] == self.name and (known := catalog.by_digest().get(entry.digest)):
-                    return known[0]
-        return ("llama-7b", KEY) if self.blob.nbytes == LLAMA_7B_NBYTES else None
-
-    def check(self, published: str) -> None:
-        """Refuse a key that is known to be another than the one that a release was published with.
-
-        Args:
-            published: Entry of the catalog, a blank, the file.
-
-        Raises:
-            PlanError: It is.
-        """
-        known = self.known()
-        if known is not None and " ".join(known) != published:
-            raise PlanError(
-                f"{self.blob.name} is {known[1]} of {known[0]}, by its checklist or size; the release takes {published}"
-            )
-
-
-def key_in(folder: Folder, role: str) -> Key:
-    """The key of ``.enc`` files: the file named, or ``consolidated.00.pth`` of Meta's folder.
-
-    Raises:
-        PlanError: There is none.
-    """
-    name = lone_file(folder) or KEY
-    if not folder.holds(name):
-        raise PlanError(
-            f"{role}: {folder.name} has no {KEY}: .enc files are decoded with the file that Meta released, of LLaMA-7B "
-            "for point-alpaca and BELLE; name it, or Meta's folder, or say --key FILE"
-        )
-    return Key(folder, name, folder.blob(name))
 
 
 def decoded(payload: Folder, key: Key, role: str) -> Coded:
@@ -123,9 +63,8 @@ def decoded(payload: Folder, key: Key, role: str) -> Coded:
     """
     found = payload_files(payload)
     refuse_pointers(role, {name: blob for name, blob in found.items() if ENC.fullmatch(name) or is_weights(name)})
-    refuse_pointers("the key", {key.name: key.blob})
-    known = key.known()
-    notes = [f"key: {key.blob.name}, {key.blob.nbytes} bytes" + (f", {known[1]} of {known[0]}" if known else "")]
+    refuse_pointers("the key", {} if key.blob is None else {key.name: key.blob})
+    notes = list(key.about())
     named = {name: (ENC.fullmatch(name), blob) for name, blob in found.items()}
     left = [name for name, (match, _) in named.items() if match is None]
     if left:
@@ -136,12 +75,14 @@ def decoded(payload: Folder, key: Key, role: str) -> Coded:
         if match is None:
             continue
         try:
-            stream, expect = enc_payload(blob, match["name"], match["digest"].lower(), whole(key.blob))
+            stream, expect = enc_payload(blob, match["name"], match["digest"].lower(), key.stream)
         except ValueError as error:
             problems.append(f"{name}: {error}")
             continue
         files.append(StreamFile(match["name"], stream, expect))
     if bare := [file.path for file in files if not file.expect]:
+        if key.blob is None:
+            notes.append("the key is computed, and these files have no digest that would prove it")
         notes.append(
             f"{first_few(bare)}: files without a header, whose names have the SHA-256 of "
             "nothing (as TechGPT's): they carry no check of their own; give the publisher's list with --checksums"
@@ -149,11 +90,11 @@ def decoded(payload: Folder, key: Key, role: str) -> Coded:
     if problems:
         raise PlanError(f"{role}: nothing was decoded:", problems)
     files.sort(key=lambda file: file.path)
-    check_small(files, key.folder.name)
+    check_small(files, key.folder.name, key.wrong)
     return Coded(tuple(files), (f"XOR of {len(files)} .enc files with {key.name}",), tuple(notes))
 
 
-def enc_payload(blob: Blob, name: str, named: str, key: FileBytes) -> tuple[Stream, tuple[Digest, ...]]:
+def enc_payload(blob: Blob, name: str, named: str, key: Stream) -> tuple[Stream, tuple[Digest, ...]]:
     """What an ``.enc`` file decodes to, and the digest that it says it has.
 
     Args:
@@ -198,7 +139,7 @@ def encoded(source: Folder, key: Key, role: str) -> Coded:
     files = []
     sources = listing(source, role)
     refuse_pointers(role, sources)
-    refuse_pointers("the key", {key.name: key.blob})
+    refuse_pointers("the key", {} if key.blob is None else {key.name: key.blob})
     for name, blob in sources.items():
         if ENC.fullmatch(name):
             raise PlanError(f"{role}: {name} is an .enc file already")
@@ -206,18 +147,18 @@ def encoded(source: Folder, key: Key, role: str) -> Coded:
         for chunk in whole(blob).chunks(1 << 20):
             taken.update(chunk)
         try:
-            body = Wrapped(whole(blob), whole(key.blob))
+            body = Wrapped(whole(blob), key.stream)
         except ValueError as error:
             raise PlanError(f"--key: {error}") from error
         files.append(StreamFile(f"{name}.{taken.hexdigest()}.enc", Headed(taken.digest(), body)))
     files.sort(key=lambda file: file.path)
-    return Coded(tuple(files), (f"XOR of {len(files)} files with {key.name}",))
+    return Coded(tuple(files), (f"XOR of {len(files)} files with {key.name}",), key.notes)
 
 
 def key_of(base: Model, options: Options) -> Key:
     """The key that was named, or else the base's."""
     base = untouched(base)
-    return key_in(base.source, base.role) if options.key is None else key_in(options.key, "--key")
+    return key_in(base if options.key is None else replace(base, source=options.key, role="--key"))
 
 
 def of_folder(folder: Folder) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -13,6 +13,7 @@ from weightkit.checkpoints.model import Model
 from weightkit.containers import sniff, suffixes
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import DigestMismatch, PlanError, WeightkitError
+from weightkit.manifests.pointers import is_pointer
 from weightkit.run.plan import Plan, StreamFile
 from weightkit.streams import Reader, Stream
 from weightkit.streams.xor import Padded, Wrapped
@@ -27,7 +28,6 @@ __all__ = [
     "head",
     "implausible",
     "is_json",
-    "is_pointer",
     "is_weights",
     "listing",
     "payload_files",
@@ -39,11 +39,11 @@ WHAT = "an XOR payload"
 ENC = re.compile(r"(?P<name>.+)\.(?P<digest>[0-9a-fA-F]{64})\.enc")
 """The name of an ``.enc`` file: that of the file in it, and its SHA-256."""
 
-LISTS = ("SHA256SUMS", "TENSORS")
-"""What weightkit itself leaves in a folder and writes anew."""
+LISTS = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "BLAKE3SUMS", "checklist.chk", "TENSORS")
+"""Lists of digests: those of a payload are of its own files, and no part of what is in it."""
 
-POINTER = b"version https://git-lfs"
-"""How a Git-LFS pointer begins."""
+NEVER_EMPTY = (".json", ".model", ".enc")
+"""How files of a model end, beside weights, that hold something."""
 
 SMALL_NBYTES = 4 << 20
 """Files up to this size are decoded before the work, to notice a wrong key or base at once."""
@@ -90,7 +90,7 @@ class Coded:
 def listing(folder: Folder, role: str) -> dict[str, Blob]:
     """The files of a folder and the folders in it, by their names in it.
 
-    Hidden ones are left out, and the lists of digests that weightkit leaves.
+    Hidden ones are left out, and lists of digests.
 
     Raises:
         PlanError: There is nothing.
@@ -102,7 +102,7 @@ def listing(folder: Folder, role: str) -> dict[str, Blob]:
 
 def names_in(folder: Folder) -> list[str]:
     """The names of a folder's own files."""
-    return [name for name in folder.names() if name not in LISTS]
+    return [name for name in folder.names() if PurePosixPath(name).name not in LISTS]
 
 
 def payload_files(folder: Folder) -> dict[str, Blob]:
@@ -127,20 +127,18 @@ def head(blob: Blob, nbytes: int) -> bytes:
     return bytes(blob.read(0, min(nbytes, blob.nbytes)))
 
 
-def is_pointer(blob: Blob) -> bool:
-    """Whether a Git-LFS pointer lies where a file should."""
-    return head(blob, len(POINTER)) == POINTER
-
-
 def refuse_pointers(role: str, files: Mapping[str, Blob]) -> None:
-    """See that files are there themselves: a pointer decodes to noise, for which a base or key would be blamed.
+    """See that files are there themselves: a pointer, or nothing, decodes to noise, for which a base or key would be blamed.
 
     Raises:
-        PlanError: Git-LFS pointers lie in their places.
+        PlanError: Git-LFS pointers lie in their places, or files of a model are empty.
     """
     found = [f"{name}: is a Git-LFS pointer, not the file itself" for name, blob in files.items() if is_pointer(blob)]
     if found:
         raise PlanError(f"{role}: not all files were fetched; run `git lfs pull` there first:", found)
+    empty = (name for name, blob in files.items() if not blob.nbytes and (is_weights(name) or name.endswith(NEVER_EMPTY)))
+    if found := [f"{name}: is empty, has 0 bytes" for name in empty]:
+        raise PlanError(f"{role}: not all files were fetched; download these again:", found)
 
 
 def implausible(name: str, stream: Stream, nbytes: int) -> str:
@@ -165,25 +163,28 @@ def is_json(stream: Stream) -> bool:
     return True
 
 
-def check_small(files: Iterable[StreamFile], key: str) -> None:
+def check_small(files: Iterable[StreamFile], key: str, told: Callable[[Iterable[StreamFile]], str] | None = None) -> None:
     """Decode small files, and the beginning of large ones that carry no digest: a wrong key shows at once.
 
     Args:
         files: What comes of a payload.
         key: The key's name, for messages.
+        told: Says of the files what is wrong with the key; None: that it is not the key.
 
     Raises:
         DigestMismatch: One has another digest than it says.
         PlanError: One without a digest does not come out as what it is called.
     """
     problems = []
+    files = list(files)
     for file in files:
         if not isinstance(file.stream, Padded | Wrapped):
             continue
         if file.expect and file.nbytes <= SMALL_NBYTES:
             found = hashlib.sha256(b"".join(file.stream.chunks(1 << 20))).hexdigest()
             if found != file.expect[0].hex:
-                reason = f"{key} is not the key, or the payload is damaged; this small file was decoded first to find out"
+                wrong = f"{key} is not the key" if told is None else told(files)
+                reason = f"{wrong}, or the payload is damaged; this small file was decoded first to find out"
                 raise DigestMismatch(file.path, "sha256", file.expect[0].hex, found, reason)
         elif not file.expect:
             reason = implausible(file.path, file.stream, file.nbytes)

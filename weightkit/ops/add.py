@@ -20,7 +20,7 @@ from weightkit.core.dtypes import DType
 from weightkit.core.lazy import Read, Rows
 from weightkit.core.spec import TensorSpec
 
-__all__ = ["Add", "Cast", "Subtract"]
+__all__ = ["Add", "Cast", "Subtract", "rounds"]
 
 
 UNSIGNED = ("uint16", "uint32", "uint64")
@@ -76,6 +76,11 @@ class Add:
 
 Subtract = partial(Add, sign=-1)
 """``Subtract(dtype)`` of base and tuned is ``tuned - base``."""
+
+
+def rounds(stored: DType, wanted: DType) -> bool:
+    """Whether some value of one float type is none of another."""
+    return wanted != stored and (wanted.itemsize <= stored.itemsize or wanted.itemsize < 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.model import Model
+from weightkit.checkpoints.shards import BY_NUMBERS
 from weightkit.containers import suffixes
 from weightkit.core.blob import Folder
-from weightkit.core.errors import Incomplete
+from weightkit.core.errors import Incomplete, PlanError
 from weightkit.manifests import Entry
 from weightkit.run.plan import Plan, SmallFile, StreamFile
 
@@ -27,6 +29,7 @@ __all__ = [
     "missing_of",
     "named_by_index",
     "siblings",
+    "whole_base",
     "whole_folder",
     "whole_source",
 ]
@@ -44,7 +47,6 @@ PART = re.compile(r"(?P<stem>(?:.*/)?consolidated\.)(?P<number>\d\d)(?P<suffix>\
 MODEL = re.compile(r"(.*-)?(pytorch_model|model|consolidated)[-.].+|.+-\d{5}-of-\d{5}\..+")
 """Names under which weights of a model are published; with an index or numbers any other may be."""
 
-BY_NUMBERS = "belong to the others by the numbers in their names"
 MOST_SHARDS = 1000
 """So many names of one set are told at most; a count in a name is anybody's word."""
 
@@ -134,6 +136,19 @@ def whole_folder(folder: Folder) -> None:
     missing, reason = missing_of(names, small)
     if missing:
         raise Incomplete(folder.name, missing, reason)
+
+
+def whole_base(base: Model) -> Model:
+    """A base that files are XORed with, if it lacks none: what has no counterpart in it would be copied as it is.
+
+    Raises:
+        PlanError: It does.
+    """
+    try:
+        whole_folder(base.source)
+    except Incomplete as error:
+        raise PlanError(f"{base.role}: {error.text()}") from error
+    return base
 
 
 def absent(checkpoint: Checkpoint) -> list[str]:

@@ -11,7 +11,7 @@ from weightkit.core.errors import PlanError
 from weightkit.manifests import Entry
 from weightkit.run.plan import Plan
 
-__all__ = ["expecting"]
+__all__ = ["expecting", "first_few"]
 
 
 def expecting(plan: Plan, lists: Sequence[tuple[Path, Sequence[Entry]]]) -> Plan:

@@ -14,8 +14,9 @@ from weightkit.checkpoints import layout_named
 from weightkit.checkpoints.model import Model
 from weightkit.containers import suffixes
 from weightkit.core.blob import Blob, Folder
-from weightkit.core.errors import PlanError
+from weightkit.core.errors import Incomplete, PlanError
 from weightkit.manifests import Entry
+from weightkit.methods.xor_key import is_copy
 from weightkit.proof.lists import usable
 from weightkit.proof.sizes import original
 from weightkit.run.gates import Original
@@ -91,6 +92,7 @@ def known_payload(release: str, entry: str, folder: Folder, role: str, used: set
 
     Raises:
         PlanError: A file of weights that the publisher lists is not there, or has another size.
+        Incomplete: Some of the files that the publisher lists are there, and others not.
     """
     kind = "adapter" if role == "--lora" else "diff"
     source = None if entry == UNKNOWN else catalog.load(entry)
@@ -98,6 +100,8 @@ def known_payload(release: str, entry: str, folder: Folder, role: str, used: set
     here = read_of(folder, used)
     names = {last(name) for name in here}
     lacking = [path for path in published if is_weights(path) and path not in names]
+    if lacking and names & published.keys() and not trust:
+        raise Incomplete(f"--release {release}: {role} {folder.name}", lacking, f"the published list of {entry} names")
     if lacking and source is not None and source.kind != "xor" and not trust:  # of an XOR, completeness says it
         instead = f" and not {', '.join(sorted(names)[:4])}" if names else ""
         raise PlanError(
@@ -168,6 +172,8 @@ def known_key(release: str, published: str, folder: Folder, used: set[Blob]) -> 
     """
     entry, _, name = published.partition(" ")
     source = catalog.load(entry)
+    if is_copy(folder):
+        return [], [f"key: {name} of {entry} is computed of {folder.name}, and proved by the digests of what comes out alone"]
     wanted, keys = usable_of(source).get(name), read_of(folder, used)
     if wanted is None or not keys:
         return [], [f"key {folder.name}: no digest of this key was published"]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from weightkit import catalog, manifests
-from weightkit.blobs import LocalFolder, open_local
+from weightkit.blobs import open_local
 from weightkit.checkpoints import open_checkpoint, vocabulary
 from weightkit.checkpoints.agreement import contradicting
 from weightkit.checkpoints.beside import unread_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
+from weightkit.checkpoints.meta_told import is_part, laid_out_by
 from weightkit.checkpoints.quantized import original_of, quantized
-from weightkit.containers import sniff, suffixes
+from weightkit.containers import Container, sniff, suffixes
+from weightkit.core.blob import Folder
 from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.families import llama
 from weightkit.methods import methods, wkx, xor_enc
@@ -79,16 +81,15 @@ def of_tokenizer(file: Path) -> Iterable[str]:
     yield f"a sentencepiece tokenizer of {count} pieces" + (f": {known}" if known else "")
 
 
-def of_folder(path: Path) -> Iterable[str]:
+def of_folder(folder: Folder) -> Iterable[str]:
     """What a folder is: the methods say whether it is a payload, its tensors what they are.
 
     Raises:
         PlanError: It holds nothing that is understood.
         FormatError: A file in it cannot be read, or is damaged.
     """
-    folder = LocalFolder(path)
     if not folder.names():
-        raise PlanError(f"PATH: {path} holds no files")
+        raise PlanError(f"PATH: {folder.name} holds no files")
     for method in methods():
         seen = method.recognise(folder)
         if seen is not None and seen.sure:
@@ -117,21 +118,32 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     if (packed := quantized(checkpoint)) is not None:
         what = f"a quantized model: {packed.method}, as {packed.shown_by} shows"
         what += f", of {name}" if (name := original_of(checkpoint)) else ""
-    layout = LAYOUTS.get(checkpoint.layout, checkpoint.layout)
-    parts = [what, size, f"{layout} layout", f"{len(checkpoint.files)} files", ", ".join(dtypes)]
+    parts = {name: one for name, one in checkpoint.files.items() if is_part(one)}
+    layout = "meta" if parts else checkpoint.layout
+    facts = [what, size, f"{LAYOUTS.get(layout, layout)} layout", f"{len(checkpoint.files)} files", ", ".join(dtypes)]
     if rows:
-        parts.append(f"{rows} tokens{llama.named_rows(rows)}")
-    yield "; ".join(part for part in parts if part)
+        facts.append(f"{rows} tokens{llama.named_rows(rows)}")
+    yield "; ".join(one for one in facts if one)
     yield from missing_notes(checkpoint)
     yield from unread_notes(checkpoint)
     yield from contradicting(checkpoint.json("config.json"), checkpoint.tensors)
-    if checkpoint.layout == "huggingface":
+    if layout == "huggingface":
         yield "inv_freq " + (f"stored in {frequencies[0].spec.dtype}" if frequencies else "not stored")
+    yield from of_parts(parts)
     yield "; ".join(f"{name}: written by {container.written_by}" for name, container in list(checkpoint.files.items())[:2])
     if packed is None and (seen := fits_bfloat16(checkpoint)) and "bfloat16" not in dtypes:
         yield f"through bf16: all of {seen} values looked at fit bfloat16; an original LLaMA's do not"
     if checkpoint.layout == "huggingface":
         yield from of_small_files(checkpoint)
+
+
+def of_parts(parts: Mapping[str, Container]) -> Iterable[str]:
+    """Who laid out Meta's parts; once for those of which the same is to be said."""
+    told: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        told.setdefault(laid_out_by(part), []).append(name)
+    for what, names in told.items():
+        yield f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {what}"
 
 
 def like(rows: int, dtypes: list[str], files: int) -> str:

@@ -99,6 +99,7 @@ class Coordinator:
                 self.settled.add(outcome.path)
                 if isinstance(outcome, DigestMismatch):
                     self.mismatches[outcome.path] = outcome
+                    self.ledger.mismatched(outcome.path)
                     continue
                 if not outcome.kept:
                     outcome = self.ledger.staged(outcome)

@@ -15,7 +15,6 @@ from weightkit.core.blob import Blob
 from weightkit.core.digest import Digest
 from weightkit.core.errors import DigestMismatch, PlanError
 from weightkit.core.events import Notify, Resumed, Started, ignore
-from weightkit.core.probes import INFINITE
 from weightkit.core.sizes import format_size
 from weightkit.manifests import Entry
 from weightkit.manifests import tensors as content
@@ -31,6 +30,7 @@ from weightkit.run.ledgers.directory import Directory
 from weightkit.run.ledgers.lock import nearest
 from weightkit.run.plan import OutputFile, Plan, SmallFile, StreamFile
 from weightkit.run.receipts import DIGEST, Receipt, Report, Standing
+from weightkit.run.values import values_notes
 from weightkit.run.write import held_to_its_threads
 
 __all__ = ["SUMS", "SUMS_ONLY", "Done", "Lists", "Preview", "carry_out", "check_out", "preview"]
@@ -202,25 +202,13 @@ def carry_out(
     explained = tuple(explain(plan, report, error) for error in report.mismatches)
     others = [f"{one.path}: {one.reason}" for gate in gates for one in gate.others.values()]
     held = [] if listed is None or report.mismatches else [listed.held()]
-    notes = (*plan.notes, *standing.notes, *others, *held, *infinities(report))
+    notes = (*plan.notes, *standing.notes, *others, *held, *values_notes(plan, report))
     return Done(replace(plan, notes=notes), replace(report, mismatches=explained), standing.whole)
 
 
 def used_by(plan: Plan) -> set[Blob]:
     """All that the plan's files read."""
     return {blob for file in plan.files for blob in file.needs.blobs}
-
-
-def infinities(report: Report) -> list[str]:
-    """A note, where values came out that are infinite."""
-    counts = {name: n for receipt in report.receipts for name, n in receipt.found.get(INFINITE, {}).items()}
-    if not counts:
-        return []
-    name, more = next(iter(counts)), len(counts) - 1
-    return [
-        f"{name}{f' and {more} more tensors' if more else ''}: {sum(counts.values())} elements are infinite: a sum is larger "
-        "than its dtype holds (float16: 65504), or an input was infinite already; --dtype float32 holds more"
-    ]
 
 
 def looked_into(plan: Plan) -> Plan:
@@ -232,17 +220,21 @@ def looked_into(plan: Plan) -> Plan:
 
 def list_names(plan: Plan, lists: Lists) -> list[str]:
     """Names of the lists that will be written."""
-    return [*([content.TENSORS] if plan.tensors else []), *lists]
+    return [*([content.TENSORS] if plan.tensors else []), *(one.path for one in plan.listings), *lists]
 
 
 def list_files(plan: Plan, report: Report, lists: Lists) -> list[SmallFile]:
-    """The lists of digests: of tensors, then of files."""
+    """The lists of digests: of tensors, those of the plan, then of files."""
     files = []
     if plan.tensors:
         found: dict[str, Digest] = {}
         for receipt in report.receipts:
             found |= receipt.tensors or {}
         files.append(SmallFile(content.TENSORS, content.encode(found)))
+    for listing in plan.listings:
+        listed = (one for one in report.receipts if one.path in listing.files)
+        entries = (Entry(one.path, one.digests[listing.algorithm]) for one in listed)
+        files.append(SmallFile(listing.path, manifests.encode(entries)))
     for name, digest in lists.items():
         entries = (Entry(receipt.path, digest(receipt)) for receipt in report.receipts)
         files.append(SmallFile(name, manifests.encode(entries)))

@@ -22,11 +22,13 @@ from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.core.events import BytesChecked, Notify, ignore
 from weightkit.run.receipts import Receipt
 
-__all__ = ["CHECKLIST", "Checklist", "Gate", "Inputs", "Original"]
+__all__ = ["CHECKLIST", "SMALL_NBYTES", "Checklist", "Gate", "Inputs", "Original"]
 
 CHECKLIST = "checklist.chk"
 READ_NBYTES = 1 << 20
 SMALL_NBYTES = 16 << 20
+"""Files up to this size are hashed before any work."""
+
 LARGEST_LIST = 1 << 20
 
 
@@ -147,7 +149,7 @@ class Checklist(Inputs):
     def __init__(self, place: Place, notify: Notify = ignore) -> None:
         self.folder = folder = folder_at(place, "--verify-raw")
         if not folder.holds(CHECKLIST):
-            raise PlanError(f"--verify-raw: {folder.name} has no {CHECKLIST}; leave the option out, or fetch the file")
+            raise PlanError(f"--verify-raw: {folder.name} has no {CHECKLIST}; leave it out, or fetch the file")
         super().__init__(originals(folder, folder.blob(CHECKLIST)), notify)
 
     def covers(self, used: set[Blob]) -> None:
@@ -162,7 +164,7 @@ class Checklist(Inputs):
         if bare:
             raise PlanError(
                 f"--verify-raw: {CHECKLIST} of {self.folder.name} has no digest of {', '.join(bare[:4])}, which is read: it "
-                "would prove nothing of the weights; leave the option out, or fetch Meta's own list"
+                "would prove nothing of the weights; leave it out, or fetch Meta's own list"
             )
 
     def held(self) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from weightkit.blobs import LocalBlob, LocalFolder, Place
+from weightkit.blobs import LocalBlob, LocalFolder, Place, is_address, local_path
 from weightkit.core.errors import PlanError
 from weightkit.run.plan import Plan
 
@@ -30,15 +30,15 @@ def check_out(out: Path, inputs: Sequence[tuple[str, Place]]) -> tuple[Path, ...
     for role, place in inputs:
         if isinstance(place, LocalFolder):
             path = place.path
-        elif isinstance(place, str | os.PathLike):
-            path = Path(place)
+        elif isinstance(place, str | os.PathLike) and not is_address(place):
+            path = local_path(place, role, there=False)
         else:
             continue
         found.append(path)
         source = path.resolve() if path.is_dir() else path.resolve().parent
         if target == source or (path.is_dir() and source in target.parents):
             where = "is" if target == source and path.is_dir() else "holds" if target == source else "lies inside"
-            raise PlanError(f"--out {out} {where} {role} {path}; inputs are never written to: name another folder")
+            raise PlanError(f"--out {out} {where} {role} {path}, and inputs are never written to", hint="name another folder")
     return tuple(found)
 
 
@@ -58,7 +58,8 @@ def keep_inputs(plan: Plan, out: Path, lists: Iterable[str]) -> None:
         one = identity(path)
         if one is not None and one in there:
             raise PlanError(
-                f"{out / there[one]} would be written, and is an input: {path}; inputs are never written to: name another --out"
+                f"{out / there[one]} would be written, and is an input: {path}, and inputs are never written to",
+                hint="name another --out",
             )
 
 

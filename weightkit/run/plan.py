@@ -15,6 +15,7 @@ from weightkit.containers.layout import Encoding, Layout
 from weightkit.core import describe
 from weightkit.core.buffers import Buffer
 from weightkit.core.digest import Digest
+from weightkit.core.errors import spoken
 from weightkit.core.lazy import LazyTensor, Stored, leaves, needs
 from weightkit.core.needs import Needs
 from weightkit.core.probes import CONTENT, Content, Probe
@@ -23,7 +24,19 @@ from weightkit.run.gates import Original
 from weightkit.run.steps import Watch, in_step
 from weightkit.streams import Stream
 
-__all__ = ["Output", "OutputFile", "Plan", "Planned", "SmallFile", "StreamFile", "Twin", "Watch", "Watched", "in_step"]
+__all__ = [
+    "Listing",
+    "Output",
+    "OutputFile",
+    "Plan",
+    "Planned",
+    "SmallFile",
+    "StreamFile",
+    "Twin",
+    "Watch",
+    "Watched",
+    "in_step",
+]
 
 
 class Output(Protocol):
@@ -44,6 +57,10 @@ class Output(Protocol):
     @property
     def expect(self) -> tuple[Digest, ...]:
         """Digests it must have, by whichever algorithms they were published in."""
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Algorithms of digests that are wanted of it besides."""
 
     @property
     def needs(self) -> Needs:
@@ -101,6 +118,7 @@ class OutputFile:
         expect: Digests it must have.
         twin: A second file to compute in step.
         watched: What is looked at on the way.
+        also: Algorithms of digests that are wanted besides.
         nbytes: Exact size of the file.
     """
 
@@ -111,6 +129,7 @@ class OutputFile:
     expect: tuple[Digest, ...] = ()
     twin: Twin | None = None
     watched: tuple[Watched, ...] = ()
+    also: tuple[str, ...] = ()
     nbytes: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -152,11 +171,15 @@ class OutputFile:
         """Of the encoding, the layout, all that is computed and looked at, and the versions of what is read."""
         return describe.fingerprint(self.encoding, self.layout, self.tensors, self.twin, self.watched)
 
+    def watched_by(self, *probes: Probe) -> OutputFile:
+        """The same file, with its tensors looked at on the way."""
+        return replace(self, watched=(*self.watched, *map(Watched, probes)))
+
     def with_content(self) -> OutputFile:
         """The same file, with the content digests of its tensors taken on the way."""
         if any(watched.probe.name == CONTENT for watched in self.watched):
             return self
-        return replace(self, watched=(*self.watched, Watched(Content())))
+        return self.watched_by(Content())
 
     def places(self) -> Iterator[tuple[int, int]]:
         """Each of its tensors: the run, and its place in the run."""
@@ -226,6 +249,7 @@ class StreamFile:
     path: str
     stream: Stream
     expect: tuple[Digest, ...] = ()
+    also: ClassVar[tuple[str, ...]] = ()
     twin: ClassVar[None] = None
 
     @property
@@ -263,11 +287,13 @@ class SmallFile:
         path: Its name in the output folder.
         content: Its bytes.
         expect: Digests it must have.
+        also: Algorithms of digests that are wanted besides.
     """
 
     path: str
     content: bytes = field(repr=False)
     expect: tuple[Digest, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -294,6 +320,21 @@ class SmallFile:
             yield (self.content,)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list of digests that belongs to the files: Meta's ``checklist.chk``.
+
+    Attributes:
+        path: Its name in the output folder.
+        algorithm: Of its digests.
+        files: The files that it lists.
+    """
+
+    path: str
+    algorithm: str
+    files: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """All that a run will write.
@@ -307,6 +348,7 @@ class Plan:
         tensors: Whether the tensors are a model's under transformers' names, so that their content digests are of use.
         inputs: Inputs whose published digests must hold before anything is published.
         sources: Paths of all that was given: folders, files, lists. No file there is written to.
+        listings: Lists of digests that are written when all else stands.
     """
 
     job: str
@@ -317,6 +359,11 @@ class Plan:
     tensors: bool = False
     inputs: tuple[Original, ...] = ()
     sources: tuple[Path, ...] = ()
+    listings: tuple[Listing, ...] = ()
+
+    def __post_init__(self) -> None:
+        for told in ("steps", "notes"):
+            object.__setattr__(self, told, tuple(map(spoken, getattr(self, told))))
 
     def __repr__(self) -> str:
         return f"<{self.job}: {len(self.files)} files of weights, {len(self.small)} small ones, {format_size(self.nbytes)}>"

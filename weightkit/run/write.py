@@ -63,7 +63,7 @@ class Work:
         return receipt
 
     def write(self, file: Output, notify: Notify) -> Receipt:
-        algorithms = {DIGEST, *(digest.algorithm for digest in file.expect)}
+        algorithms = {DIGEST, *file.also, *(digest.algorithm for digest in file.expect)}
         nbytes = file.nbytes if file.exact else None
         hasher, twin_hasher = Hasher(algorithms, nbytes), Hasher(algorithms, nbytes)
         tensors = file if isinstance(file, OutputFile) else None

@@ -77,6 +77,15 @@ class FileBytes:
         """The file, as far as it is read."""
         return Needs((self.blob,), self.nbytes)
 
+    @property
+    def anywhere(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, start: int, stop: int) -> Buffer:
+        """Some of the bytes, counted from ``self.start``, in fresh memory."""
+        return self.blob.read(self.start + start, self.start + stop)
+
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The bytes in fresh memory; ``FormatError`` where the file has changed."""
         stop = self.start + self.nbytes
@@ -110,6 +119,15 @@ class Known:
     def needs(self) -> Needs:
         """Nothing."""
         return Needs()
+
+    @property
+    def anywhere(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, start: int, stop: int) -> Buffer:
+        """A copy of some of them."""
+        return bytearray(self.content[start:stop])
 
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The bytes."""

@@ -19,7 +19,8 @@ import numpy as np
 
 from weightkit.core.buffers import Buffer
 from weightkit.core.needs import Needs
-from weightkit.streams import FileBytes, Nested, Reader, Stream
+from weightkit.streams import Nested, Reader, Stream
+from weightkit.streams.computed import Anywhere, anywhere
 
 __all__ = ["CHUNK", "Padded", "Wrapped", "xor"]
 
@@ -51,6 +52,18 @@ class Padded(Nested):
         key = self.key.needs
         return self.body.needs + replace(key, read_nbytes=min(key.read_nbytes, self.body.nbytes))
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether both can be."""
+        return anywhere(self.body) and anywhere(self.key)
+
+    def read(self, start: int, stop: int) -> Buffer:
+        """Some of the result. Raises ``TypeError`` where it is not ``anywhere``."""
+        if not anywhere(self.body) or not anywhere(self.key):
+            raise TypeError(f"{type(self.body).__name__} and {type(self.key).__name__} are read from front to back")
+        end = self.key.nbytes
+        return xor(self.body.read(start, stop), self.key.read(min(start, end), min(stop, end)))
+
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The result."""
         key = Reader(self.key.chunks(block_nbytes))
@@ -60,24 +73,47 @@ class Padded(Nested):
 
 @dataclass(frozen=True, slots=True)
 class Wrapped(Nested):
-    """A payload XORed with a key file that starts again in chunks of 10 MiB. As long as the payload.
+    """A payload XORed with a key that starts again in chunks of 10 MiB. As long as the payload.
 
     Attributes:
         body: The payload: what is to be decoded, or encoded.
-        key: The key file; its header, if it had one, is key as well.
+        key: The key file, or what computes its bytes; its header, if it had one, is key as well. Of known size.
     """
 
     body: Stream
-    key: FileBytes
+    key: Stream
 
     def __post_init__(self) -> None:
         if not self.key.nbytes and self.body.nbytes:
-            raise ValueError(f"{self.key.blob.name} is empty, and no key")
+            raise ValueError("the key is empty, and no key")
 
     @property
     def needs(self) -> Needs:
         """As much of the key as of the payload, and its short last chunk."""
-        return self.body.needs + Needs(self.key.needs.blobs, self.body.nbytes, CHUNK)
+        key = self.key.needs
+        return self.body.needs + replace(key, read_nbytes=self.body.nbytes, held_nbytes=key.held_nbytes + CHUNK)
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether both can be."""
+        return anywhere(self.body) and anywhere(self.key)
+
+    def read(self, start: int, stop: int) -> Buffer:
+        """Some of the result. Raises ``TypeError`` where it is not ``anywhere``."""
+        if not anywhere(self.body) or not anywhere(self.key):
+            raise TypeError(f"{type(self.body).__name__} and {type(self.key).__name__} are read from front to back")
+        return xor(self.body.read(start, stop), b"".join(self.key_pieces(self.key, start, stop)))
+
+    def key_pieces(self, key: Anywhere, start: int, stop: int) -> Iterator[Buffer]:
+        """The key's bytes for some of the payload's, by the rule."""
+        chunks = -(-key.nbytes // CHUNK)
+        while start < stop:
+            number, within = divmod(start, CHUNK)
+            first = number % chunks * CHUNK
+            length = min(CHUNK, key.nbytes - first)
+            taken = min(stop - start, length - within % length, CHUNK - within)
+            yield key.read(first + within % length, first + within % length + taken)
+            start += taken
 
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The result."""
@@ -87,13 +123,17 @@ class Wrapped(Nested):
 
     def keystream(self, block_nbytes: int) -> Iterator[Buffer]:
         """The key, again and again by the rule, without end."""
-        blob, stop = self.key.blob, self.key.start + self.key.nbytes
-        last = self.key.nbytes % CHUNK
-        short = bytes(blob.read(stop - last, stop))
+        full = self.key.nbytes - self.key.nbytes % CHUNK
         while True:
-            yield from FileBytes(blob, self.key.start, self.key.nbytes - last).chunks(block_nbytes)
+            left, short = full, bytearray()
+            for chunk in self.key.chunks(block_nbytes):
+                view = memoryview(chunk)
+                if left:
+                    yield view[:left]
+                short += view[left:]
+                left -= min(left, len(view))
             if short:
-                yield from repeated(short, CHUNK, block_nbytes)
+                yield from repeated(bytes(short), CHUNK, block_nbytes)
 
 
 def repeated(piece: bytes, nbytes: int, block_nbytes: int) -> Iterator[Buffer]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from weightkit.core.errors import spoken
+
 __all__ = ["Explanation"]
 
 
@@ -22,3 +24,7 @@ class Explanation:
     lines: tuple[str, ...]
     sentence: str
     command: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", tuple(map(spoken, self.lines)))
+        object.__setattr__(self, "sentence", spoken(self.sentence))

@@ -19,11 +19,12 @@ from weightkit.core.digest import hash_file
 from weightkit.core.errors import FormatError, WeightkitError
 from weightkit.core.events import Notify
 from weightkit.core.passes import BLOCK_NBYTES
+from weightkit.methods import methods
 from weightkit.proof.causes import Explanation
 from weightkit.proof.causes.container import container_differs, mended
 from weightkit.proof.causes.damage import BadRecord, bad_records
 from weightkit.proof.causes.extent import lengthened
-from weightkit.proof.causes.folders import by_name
+from weightkit.proof.causes.folders import FileNames, by_name
 from weightkit.proof.causes.mending import same_bytes
 from weightkit.proof.causes.merges import merged_tensors
 from weightkit.proof.causes.small import unlike
@@ -45,6 +46,8 @@ def explain_against(target: Path, other: Path, base: Model | None, adapters: Seq
     if target.is_file() and not target.name.removesuffix(".mismatch").endswith(suffixes()):
         return unlike(target, other)
     if target.is_file() and other.is_file() and (why := lengthened(open_local(target), open_local(other))):
+        return why
+    if (why := payloads(LocalFolder(target), LocalFolder(other))) is not None:
         return why
     try:
         here, there = open_checkpoint(target, "PATH"), open_checkpoint(other, "--against")
@@ -166,11 +169,27 @@ def unread(target: Path, other: Path, error: WeightkitError) -> Explanation | No
         if not all(any(name.endswith(suffixes()) for name in side.names()) for side in (one, two)):
             return None
         names = by_name(one, two)
-        rest = f"{names.same} files are the same"
-        return Explanation(False, (str(error),), f"{error}; file by file: {names.told(one, two)}; {rest}")
+        return file_by_file(names, one, two, f"{error};")
     if not isinstance(error, FormatError) or not target.is_file() or not other.is_file():
         return None
     return Explanation(False, (), f"cannot be read: {error}{region(open_local(target), open_local(other))}")
+
+
+def payloads(one: LocalFolder, two: LocalFolder) -> Explanation | None:
+    """What is told of payloads and adapters, whose files are to be as they were published; None where there are none."""
+    if one.single or two.single:
+        return None
+    found = (seen for side in (one, two) for method in methods() if (seen := method.recognise(side)) is not None and seen.sure)
+    what = next((seen.what for seen in found), None)
+    return None if what is None else file_by_file(by_name(one, two), one, two, f"{what}, so")
+
+
+def file_by_file(names: FileNames, one: LocalFolder, two: LocalFolder, why: str) -> Explanation:
+    """What differs of two folders, where their tensors cannot be compared."""
+    if names.alike:
+        return Explanation(True, (), f"{one.name} and {two.name} hold the same files, byte for byte")
+    rest = f"{names.same} file{' is' if names.same == 1 else 's are'} the same"
+    return Explanation(False, (), f"{why} file by file: {names.told(one, two)}; {rest}")
 
 
 def region(one: Blob, other: Blob) -> str:

@@ -18,13 +18,13 @@ from weightkit.core.digest import Digest, Hasher, hash_file
 from weightkit.core.errors import FormatError
 from weightkit.core.events import Notify
 from weightkit.core.passes import BLOCK_NBYTES
-from weightkit.methods.xor_files import is_pointer
+from weightkit.manifests.pointers import TOLD, is_pointer
 from weightkit.proof.causes import Explanation
 from weightkit.proof.causes.container import NO_TENSOR
 from weightkit.proof.causes.damage import bad_records, end_of
 from weightkit.proof.causes.mending import Conversion, gives_digest
 from weightkit.proof.causes.merges import merged_file
-from weightkit.proof.causes.small import POINTER_TOLD, unlike_digest
+from weightkit.proof.causes.small import unlike_digest
 from weightkit.proof.causes.writings import Writing, other_ways, version_of
 from weightkit.proof.glance import at_a_glance
 from weightkit.proof.seek import digests
@@ -50,7 +50,7 @@ def explain_digest(
     if found == wanted:
         return Explanation(True, tuple(lines), f"{target.name} matches: it has the digest wanted, there is nothing to explain")
     if is_pointer(blob := open_local(target)):
-        why = Explanation(False, (), f"{target.name} {POINTER_TOLD}")
+        why = Explanation(False, (), f"{target.name} {TOLD}")
     elif not target.name.removesuffix(".mismatch").endswith(suffixes()):
         why = unlike_digest(target, wanted)
     elif glance := at_a_glance(target, target.stat().st_size, []):

@@ -10,15 +10,18 @@ from pathlib import Path
 from weightkit.blobs import open_local
 from weightkit.core.digest import Digest, Hasher
 from weightkit.families.converters import CONVERTERS, MODIFIERS, ModelShape, converter_named
-from weightkit.methods.xor_files import ENC, is_pointer
+from weightkit.manifests.pointers import TOLD, is_pointer
+from weightkit.methods.xor_files import ENC
 from weightkit.proof.causes import Explanation
 
-__all__ = ["POINTER_TOLD", "SMALL_NBYTES", "differing_fields", "unlike", "unlike_digest"]
+__all__ = ["SMALL_NBYTES", "differing_fields", "unlike", "unlike_digest"]
 
 SUFFIXES = (".json", ".txt", ".model", ".jinja", ".md", "")
-POINTER_TOLD = "is a Git-LFS pointer, not the file itself; fetch it with `git lfs pull`"
 SMALL_NBYTES = 16 << 20
 """A config or tokenizer has no more bytes."""
+
+PAYLOADS = (".enc", ".wkx")
+XORED, RECOVER = b"\0", "recover the release first, with weightkit recover"
 
 NOT_SMALL = (
     (b"<!doctype", "is a web page; the download went wrong, perhaps for want of a login"),
@@ -49,11 +52,11 @@ def unlike_digest(target: Path, wanted: Digest) -> Explanation:
             sentence = f"small file: the one wanted is what {converter} writes for LLaMA-{size}; {fields}"
             return Explanation(False, (), sentence, f"weightkit convert LLaMA/{size} OUT --to hf --as {converter}")
     if target.suffix == ".json" and not is_json(content):
+        if content.startswith(XORED):
+            return Explanation(False, (), f"{target.name} is no JSON, and begins with zeros as under a byte XOR: {RECOVER}")
         return Explanation(False, (), f"damage: {target.name} is no JSON")
-    sentence = (
-        "small file: its bytes differ; most often only the version of transformers in it does: compare it with --against FILE"
-    )
-    return Explanation(False, (), sentence)
+    often = "most often only the version of transformers in it does: " if b'"transformers_version"' in content else ""
+    return Explanation(False, (), f"small file: its bytes differ; {often}compare it with --against FILE")
 
 
 def has(content: bytes, wanted: Digest) -> bool:
@@ -69,9 +72,13 @@ def unlike(target: Path, other: Path) -> Explanation:
         return Explanation(False, (), f"{target} is a file, and {other} a folder")
     for path in (target, other):
         if is_pointer(open_local(path)):
-            return Explanation(False, (), f"{path} {POINTER_TOLD}")
-    if match := ENC.fullmatch(target.name):
+            return Explanation(False, (), f"{path} {TOLD}")
+    if (match := ENC.fullmatch(target.name)) and not ENC.fullmatch(other.name):
         return Explanation(False, (), f"{target} is an XOR payload of {match['name']}, not the file itself; recover it first")
+    if target.name.endswith(PAYLOADS):
+        return Explanation(
+            False, (), f"a payload: its bytes are not those of {other}; download it again, or name the right one"
+        )
     if max(target.stat().st_size, other.stat().st_size) > SMALL_NBYTES:
         return Explanation(False, (), f"the bytes differ, and {target.name} is no file of weights that could be looked into")
     mine, right = target.read_bytes(), other.read_bytes()
@@ -116,6 +123,8 @@ def is_json(content: bytes) -> bool:
 
 def differing_fields(one: bytes, other: bytes) -> str:
     """Which fields of two JSON objects differ, here and there."""
+    if not is_json(one) and not is_json(other):
+        return "the bytes differ, of what is no JSON on either side"
     for content, where in ((one, "here"), (other, "there")):
         if not is_json(content):
             return f"what is {where} is no JSON: damage"

@@ -82,6 +82,9 @@ class Ledger(Protocol):
             PlanError: Something stands there that did not when the run began, and is not replaced.
         """
 
+    def mismatched(self, path: str) -> None:
+        """Write down that a file was set aside, if that was wanted, as not what was published: the next try may replace it."""
+
     def discard(self, receipt: Receipt) -> None:
         """Throw a staged file away that may not be published: what it was made of is not what it should be."""
 

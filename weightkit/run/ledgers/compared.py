@@ -119,6 +119,9 @@ class Compared:
     def publish(self, receipt: Receipt) -> None:
         """It has its name."""
 
+    def mismatched(self, path: str) -> None:
+        """It stays where it is."""
+
     def discard(self, receipt: Receipt) -> None:
         """It stays: it is not this run's."""
 

@@ -6,6 +6,7 @@ when a file is published: nothing is replaced that was not there when ``--overwr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,11 @@ from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.core.events import BytesWritten, FileKept, Notify, ignore
 from weightkit.run.ledgers.compared import looks_complete
 from weightkit.run.ledgers.durable import flush_folder
-from weightkit.run.ledgers.journal import Journal
+from weightkit.run.ledgers.journal import Journal, set_aside
 from weightkit.run.ledgers.lock import FolderLock
 from weightkit.run.ledgers.look import folders_of, in_the_way, look, partial_of
 from weightkit.run.ledgers.naming import Version, put, version_of
-from weightkit.run.ledgers.stage import FolderStage, cannot_write, mismatch_name, token_of
+from weightkit.run.ledgers.stage import FolderStage, cannot_write, identity_of, mismatch_name, moved, token_of
 from weightkit.run.plan import Output, Plan, SmallFile
 from weightkit.run.receipts import DIGEST, Receipt, Standing
 
@@ -43,6 +44,7 @@ class Directory:
         self.below: list[FolderLock] = []
         self.journal: Journal | None = None
         self.finished = False
+        self.held: tuple[int, int] | None = None
         self.fingerprints: dict[str, str] = {}
         self.names: tuple[str, ...] = ()
         self.weights: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class Directory:
         self.partials: dict[str, Version] = {}
         self.replaceable: dict[str, Version] = {}
         self.aside: dict[str, Version] = {}
+        self.marks: dict[str, str] = {}
         self.published: set[str] = set()
 
     def preview(self, plan: Plan, lists: Sequence[str]) -> Standing:
@@ -62,9 +65,10 @@ class Directory:
     def look(self, plan: Plan, lists: Sequence[str]) -> Standing:
         """Look at the folder."""
         weights = {path: self.fingerprints[path] for path in self.weights}
-        self.aside = self.stand_aside(plan) if self.keep_mismatched else {}
         whole = not self.overwrite and looks_complete(self.root, plan, lists)
         seen = look(self.root, self.names, weights, overwrite=self.overwrite or whole)
+        self.marks = dict(seen.aside)
+        self.aside = self.stand_aside(plan) if self.keep_mismatched else {}
         self.receipts, self.partials = dict(seen.receipts), dict(seen.partials)
         self.replaceable = dict(seen.there) if self.overwrite else {}
         changed = frozenset(path for path, one in self.receipts.items() if one.fingerprint != self.fingerprints.get(path))
@@ -73,12 +77,13 @@ class Directory:
         return Standing(self.receipts, changed, seen.notes, self.standing(changed))
 
     def stand_aside(self, plan: Plan) -> dict[str, Version]:
-        """What stands under the names of files that may be set aside."""
+        """What stands under the names of files that may be set aside; what an earlier try has put there is replaced."""
         names = {file.path: mismatch_name(file.path) for file in plan.everything if file.expect}
         found = {path: there for path, name in names.items() if (there := version_of(self.root / name)) is not None}
         folders = [names[path] for path in found if (self.root / names[path]).is_dir()]
-        if folders or (found and not self.overwrite):
-            raise in_the_way(self.root, folders or [names[path] for path in found], folder=bool(folders))
+        strangers = [names[path] for path, there in found.items() if mark_of(there) != self.marks.get(path)]
+        if folders or (strangers and not self.overwrite):
+            raise in_the_way(self.root, folders or strangers, folder=bool(folders))
         return found
 
     def standing(self, changed: frozenset[str]) -> dict[str, int]:
@@ -110,7 +115,7 @@ class Directory:
         there = version_of(final)
         if there is None and not wanted:
             return None
-        algorithms = {*receipt.digests, *(digest.algorithm for digest in file.expect)}
+        algorithms = {*receipt.digests, *file.also, *(digest.algorithm for digest in file.expect)}
         digests = read_again(final if there is not None else partial, receipt, algorithms, notify)
         if there is not None and (digests is None or not wanted):
             damaged = wanted and token_of(final.lstat()) == receipt.token
@@ -133,23 +138,32 @@ class Directory:
             for folder in self.lock.made if self.lock is not None else ():
                 flush_folder(folder.parent)
             weights = {path: self.fingerprints[path] for path in self.weights}
-            self.journal = Journal(self.root, weights, self.receipts.values())
-        return FolderStage(self.root, self.aside)
+            self.journal = Journal(self.root, weights, self.receipts.values(), self.marks)
+            self.held = None if self.lock is None else identity_of(os.fstat(self.lock.descriptor))
+        return FolderStage(self.root, self.aside, self.held)
 
     def staged(self, receipt: Receipt) -> Receipt:
         """A line of the journal."""
         if self.journal is None:
             raise ValueError("nothing can be staged before there is a stage")
         receipt = replace(receipt, fingerprint=self.fingerprints[receipt.path])
-        self.journal.record(receipt)
+        self.journal.record(receipt.encode())
         self.receipts[receipt.path] = receipt
         return receipt
+
+    def mismatched(self, path: str) -> None:
+        """A line of the journal on what stands as ``NAME.mismatch`` now."""
+        there = version_of(self.root / mismatch_name(path)) if self.keep_mismatched else None
+        if there is not None and there != self.aside.get(path) and self.journal is not None:
+            self.marks[path] = mark_of(there)
+            self.journal.record(set_aside(path, self.marks[path]))
 
     def publish(self, receipt: Receipt) -> None:
         """Rename the partial file, after one more look at what stands under its name."""
         path = receipt.path
         if path in self.published:
             return
+        self.see_that_it_is_there()
         final, partial = self.root / path, partial_of(self.root, path)
         try:
             if token_of(partial.lstat()) != receipt.token and read_again(partial, receipt, receipt.digests, ignore) is None:
@@ -163,6 +177,10 @@ class Directory:
         except OSError as error:
             raise cannot_write(final, error) from error
         self.published.add(path)
+
+    def see_that_it_is_there(self) -> None:
+        if self.lock is not None and not self.lock.there:
+            raise moved(self.root)
 
     def discard(self, receipt: Receipt) -> None:
         """Remove a staged file: what it was made of is not what it should be."""
@@ -182,6 +200,7 @@ class Directory:
                 receipt = self.staged(receipt)
             self.publish(receipt)
         self.flush(file.path for file in lists)
+        self.see_that_it_is_there()
         if self.journal is not None:
             self.journal.remove()
         self.finished = True
@@ -206,7 +225,7 @@ class Directory:
         try:
             if self.journal is not None and not self.finished:
                 self.journal.close()
-                for path in self.names:
+                for path in self.names if self.lock.there else ():
                     self.remove_unfinished(path)
         finally:
             for lock in reversed(self.below):
@@ -220,6 +239,11 @@ class Directory:
             return
         if recorded is None or token_of(partial.lstat()) != recorded.token:
             partial.unlink(missing_ok=True)
+
+
+def mark_of(there: Version) -> str:
+    """What tells a file that was set aside from one that somebody else put there, or has changed."""
+    return "-".join(f"{one:x}" for one in there[1:4])
 
 
 def read_again(path: Path, receipt: Receipt, algorithms: Iterable[str], notify: Notify) -> dict[str, Digest] | None:

@@ -119,6 +119,14 @@ class FolderLock:
             descriptor, self.descriptor = self.descriptor, -1
             os.close(descriptor)
 
+    @property
+    def there(self) -> bool:
+        """Whether the path still leads to what is held: another run may hold what stands there now."""
+        try:
+            return self.descriptor >= 0 and os.path.samestat(os.fstat(self.descriptor), self.root.stat())
+        except OSError:
+            return False
+
     def unmake(self) -> None:
         for folder in reversed(self.made):
             try:

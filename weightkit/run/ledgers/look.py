@@ -31,12 +31,14 @@ class Seen:
         there: By path: files under names that will be written.
         partials: By path: what a killed run left of files that will be written.
         notes: What the user should know.
+        aside: By path: the mark of what an earlier try of the same plan has set aside.
     """
 
     receipts: Mapping[str, Receipt]
     there: Mapping[str, Version]
     partials: Mapping[str, Version]
     notes: tuple[str, ...]
+    aside: Mapping[str, str]
 
 
 def look(root: Path, names: Sequence[str], fingerprints: Mapping[str, str], *, overwrite: bool) -> Seen:
@@ -58,17 +60,23 @@ def look(root: Path, names: Sequence[str], fingerprints: Mapping[str, str], *, o
         check_folder(folder)
     notes: list[str] = []
     receipts: Mapping[str, Receipt] = {}
+    aside: Mapping[str, str] = {}
+    damage = ""
     try:
         recorded = read_journal(root)
         if recorded is not None and recorded.of(fingerprints):
-            receipts = recorded.receipts
+            receipts, aside = recorded.receipts, recorded.aside
+            damage = f"{recorded.damaged} of its lines are not as they were written" if recorded.damaged else ""
     except ValueError as error:
-        notes.append(f"{root / JOURNAL} is damaged ({error}): what an interrupted run made there is not taken up")
+        damage = str(error)
+    if damage:
+        damage = f"{root / JOURNAL} is damaged ({damage})"
+        notes.append(f"{damage}: what it says no more of an interrupted run is not taken up")
     there = {name: version for name in names if (version := version_of(root / name)) is not None}
     folders = [name for name in there if (root / name).is_dir()]
     strangers = [name for name in there if name not in receipts]
     if folders or (strangers and not overwrite):
-        raise in_the_way(root, folders or strangers, folder=bool(folders))
+        raise in_the_way(root, folders or strangers, folder=bool(folders), unknown=damage)
     if root.is_dir():
         beside = sorted(e.name for e in root.iterdir() if WEIGHTS.fullmatch(e.name) and e.name not in names)
         if beside:
@@ -85,7 +93,7 @@ def look(root: Path, names: Sequence[str], fingerprints: Mapping[str, str], *, o
     for name in sorted(receipts.keys() - set(names)):
         if os.path.lexists(root / name):
             notes.append(f"{root / name} was written by an earlier try, and is no part of what is written now")
-    return Seen(receipts, there, partials, tuple(notes))
+    return Seen(receipts, there, partials, tuple(notes), aside)
 
 
 def folders_of(root: Path, names: Sequence[str]) -> list[Path]:
@@ -99,11 +107,12 @@ def partial_of(root: Path, name: str) -> Path:
     return final.with_name(partial_name(final.name))
 
 
-def in_the_way(root: Path, names: Sequence[str], *, folder: bool = False) -> PlanError:
-    """What is said of files that would be replaced."""
+def in_the_way(root: Path, names: Sequence[str], *, folder: bool = False, unknown: str = "") -> PlanError:
+    """What is said of files that would be replaced; with why it is not known whose they are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     advice = "" if folder else ", or say --overwrite"
-    return PlanError(f"{root / names[0]}{more} is there already and would be replaced; name another --out{advice}")
+    unknown = f"; {unknown}, so it is not known whether an interrupted run made it" if unknown else ""
+    return PlanError(f"{root / names[0]}{more} is there already and would be replaced{unknown}; name another --out{advice}")
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -16,7 +16,18 @@ from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.run.ledgers.durable import flush, flush_data, flush_folder
 from weightkit.run.ledgers.naming import Version, put
 
-__all__ = ["PARTIAL", "FolderStage", "OpenFile", "cannot_write", "check_folder", "mismatch_name", "partial_name", "token_of"]
+__all__ = [
+    "PARTIAL",
+    "FolderStage",
+    "OpenFile",
+    "cannot_write",
+    "check_folder",
+    "identity_of",
+    "mismatch_name",
+    "moved",
+    "partial_name",
+    "token_of",
+]
 
 FLUSH_NBYTES = 64 << 20
 """How much is written before what there is of it is sent to the disk."""
@@ -50,6 +61,18 @@ def check_folder(folder: Path) -> None:
         raise PlanError(f"{folder} is a link, and nothing is written through it; put a folder there, or name another --out")
     if os.path.lexists(folder) and not folder.is_dir():
         raise PlanError(f"{folder} is there already and is no folder; move it away, or name another --out")
+
+
+def identity_of(state: os.stat_result) -> tuple[int, int]:
+    """What tells a folder from another that takes its place."""
+    return state.st_dev, state.st_ino
+
+
+def moved(folder: Path) -> WeightkitError:
+    """What is said where a folder is no longer the one that was locked."""
+    return WeightkitError(
+        f"{folder}: was moved or removed while weightkit worked, and nothing more is written there; leave it, and start again"
+    )
 
 
 def cannot_write(path: Path, error: OSError) -> WeightkitError:
@@ -118,10 +141,12 @@ class FolderStage:
     Attributes:
         root: The folder.
         aside: Path -> what stood under ``NAME.mismatch`` when ``--overwrite`` was said, and may be replaced.
+        held: Which folder it is: another that takes its place is another run's. None: it is not asked.
     """
 
     root: Path
     aside: Mapping[str, Version] = field(default_factory=dict)
+    held: tuple[int, int] | None = None
 
     @contextmanager
     def create(self, path: str, nbytes: int | None) -> Iterator[OpenFile]:
@@ -129,6 +154,8 @@ class FolderStage:
         final = self.root / path
         partial = final.with_name(partial_name(final.name))
         try:
+            if self.held is not None and identity_of(self.root.stat()) != self.held:
+                raise moved(self.root)
             for folder in reversed(PurePosixPath(path).parents[:-1]):
                 check_folder(self.root / folder)
                 (self.root / folder).mkdir(exist_ok=True)

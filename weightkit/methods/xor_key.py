@@ -1,0 +1,235 @@
+"""The key of ``.enc`` files: Meta's ``consolidated.00.pth``, or the same bytes computed of a copy of it, as they are read.
+
+A copy is any float16 conversion of the original: in transformers' or TencentPretrain's layout, in any container and sharding,
+with or without rotary buffers. Meta's layout, see ``checkpoints.meta_layout``, makes its bytes; the digests of what is decoded
+prove them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from weightkit import catalog, manifests
+from weightkit.checkpoints import layout_named, open_checkpoint
+from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
+from weightkit.checkpoints.evidence import llama_two_marks, mostly_bfloat16
+from weightkit.checkpoints.flavour import fits_bfloat16
+from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.model import Model
+from weightkit.containers import open_file
+from weightkit.containers.bin import DEFAULT_PROFILE
+from weightkit.containers.layout import one_each
+from weightkit.containers.torch_zip_writer import TorchZip
+from weightkit.core.blob import Blob, Folder
+from weightkit.core.dtypes import FLOAT16
+from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.lazy import derive
+from weightkit.families import llama
+from weightkit.methods.base import opened_from, refuse_quantized
+from weightkit.ops.add import Cast
+from weightkit.run.plan import Planned, StreamFile
+from weightkit.streams import Reader, Stream, whole
+from weightkit.streams.xor import Wrapped
+
+__all__ = ["Key", "is_copy", "key_in"]
+
+KEY = "consolidated.00.pth"
+CHECKLIST = "checklist.chk"
+SIZES = {"llama-7b": 13476939516, "llama-13b": 13016334699, "llama-30b": 16265763099, "llama-65b": 16323959449}
+"""Entry of the catalog -> size of its consolidated.00.pth. Source: releases, section 1; meta-layout."""
+
+NO_TEXT = frozenset(range(32)) - frozenset(b"\t\n\r")
+
+TOKENS = 32000
+"""Rows of LLaMA's vocabulary."""
+
+
+HEAD_NBYTES = 64
+"""Up to where a torch zip says nothing but its root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The file that all others are XORed with.
+
+    Attributes:
+        folder: Where it was found, or of what it is computed.
+        name: What it is called.
+        stream: Its bytes.
+        blob: The file; None where it is computed.
+        notes: What the user should know of it.
+    """
+
+    folder: Folder
+    name: str
+    stream: Stream
+    blob: Blob | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The key, for messages."""
+        return f"{self.name}, computed of {self.folder.name}," if self.blob is None else self.blob.name
+
+    def known(self) -> tuple[str, str] | None:
+        """Which published file it is, as far as Meta's checklist beside it and its size tell: entry of the catalog, file."""
+        if self.blob is not None and self.folder.holds(CHECKLIST):
+            listed = self.folder.blob(CHECKLIST)
+            text = bytes(listed.read(0, listed.nbytes)).decode("utf-8", "replace")
+            for entry in manifests.parse(text, Path(listed.name)):
+                if entry.path.rpartition("/")[2] == self.name and (known := catalog.by_digest().get(entry.digest)):
+                    return known[0]
+        sizes = SIZES if self.blob is None else {"llama-7b": SIZES["llama-7b"]}  # other models' parts are all of one size
+        return next(((entry, KEY) for entry, nbytes in sizes.items() if nbytes == self.stream.nbytes), None)
+
+    def check(self, published: str) -> None:
+        """Refuse a key that is known to be another than the one that a release was published with.
+
+        Args:
+            published: Entry of the catalog, a blank, the file.
+
+        Raises:
+            PlanError: It is.
+        """
+        known = self.known()
+        if known is not None and " ".join(known) != published:
+            raise PlanError(f"{self.told} is {known[1]} of {known[0]}, by its checklist or size; the release takes {published}")
+
+    def wrong(self, files: Iterable[StreamFile]) -> str:
+        """What is wrong with it, as the files say that it does not decode."""
+        what = f"{self.folder.name} is not the key"
+        if self.blob is None:
+            what = f"the key computed of {self.folder.name} is not the publisher's: it is another model, or a tuned one"
+        own, wanted = root_in(bytes(Reader(self.stream.chunks(HEAD_NBYTES)).read(HEAD_NBYTES))), wanted_root(files)
+        if wanted and own != wanted:
+            whose = "LLaMA-7B" if wanted == "consolidated" else "the parts of 13B, 30B and 65B"
+            what += f" (the right one's root is {wanted}, as in {whose}; this one's is {own})"
+        return what
+
+    def about(self) -> Iterator[str]:
+        """What it is, in notes."""
+        known = self.known()
+        which = f", {known[1]} of {known[0]}" if known else ""
+        on_the_way = " on the way" if self.blob is None else ""
+        yield f"key: {self.told.removesuffix(',')}{on_the_way}, {self.stream.nbytes} bytes{which}"
+        yield from self.notes
+
+
+def is_copy(folder: Folder) -> bool:
+    """Whether what is named as a key is no key file, nor holds one, but a copy of the model that one can be computed of."""
+    name = lone_file(folder)
+    if name is None:
+        return not folder.holds(KEY) and not layout_named("meta").recognise(folder)
+    try:
+        names = open_file(folder.blob(name)).tensors
+    except FormatError:
+        return False
+    return "model.embed_tokens.weight" in names or "embedding.word.embedding.weight" in names
+
+
+def key_in(base: Model) -> Key:
+    """The key of ``.enc`` files: the file named, ``consolidated.00.pth`` of Meta's folder, or what is computed of a copy.
+
+    Raises:
+        PlanError: There is none, or the copy cannot give one.
+        FormatError: A file of the copy is damaged.
+    """
+    folder = base.source
+    if is_copy(folder):
+        return computed(base)
+    name = lone_file(folder) or KEY
+    if not folder.holds(name):
+        raise PlanError(
+            f"{base.role}: {folder.name} has no {KEY}: .enc files are decoded with the file that Meta released, of LLaMA-7B "
+            "for point-alpaca and BELLE, or with a float16 copy of that model; name it, or its folder"
+        )
+    blob = folder.blob(name)
+    return Key(folder, name, whole(blob), blob)
+
+
+def computed(base: Model) -> Key:
+    """The key that a copy gives, in Meta's bytes.
+
+    Raises:
+        PlanError: It was rounded on the way, or is another model than Meta's.
+    """
+    checkpoint = open_checkpoint(base.source, base.role, base.converter)
+    what = f"{base.role}: {checkpoint.name}"
+    refuse_quantized(checkpoint, base.role)
+    refuse_rounded(checkpoint, what)
+    tensors = {
+        name: one if one.spec.dtype == FLOAT16 else derive(Cast(FLOAT16), one) for name, one in checkpoint.tensors.items()
+    }
+    try:
+        written = layout_named("meta").write(replace(opened_from(base, checkpoint), tensors=tensors), Form(order="meta"))
+    except ValueError as error:
+        raise PlanError(f"{what}: no key can be computed of it: {error}") from error
+    refuse_grown(checkpoint, what)
+    stored = {one.spec.dtype.name for name, one in checkpoint.tensors.items() if not llama.is_inv_freq(name)} - {"float16"}
+    cast = [f"{checkpoint.name}: {', '.join(sorted(stored))} is cast to float16 for the key"] if stored else []
+    return Key(base.source, KEY, Planned(written.files[0]), None, (*cast, *written.notes))
+
+
+def heads() -> dict[str, bytes]:
+    """Roots of Meta's files, and how a file of each begins."""
+    roots = ("consolidated", *(f"consolidated.{number:02d}" for number in range(8)))
+    return {root: b"".join(TorchZip(DEFAULT_PROFILE, root).encode(one_each(()), ()))[:HEAD_NBYTES] for root in roots}
+
+
+def root_in(head: bytes) -> str:
+    """The root in the beginning of a torch zip; what is in its place where it is none."""
+    length = int.from_bytes(head[26:28], "little")
+    return repr(head[30 : 30 + length].partition(b"/")[0].decode("latin-1"))[1:-1]
+
+
+def wanted_root(files: Iterable[StreamFile]) -> str:
+    """The root of the key that files were XORed with, where it is one of Meta's: only with its beginning they make sense."""
+    for file in files:
+        if not isinstance(file.stream, Wrapped):
+            continue
+        coded = bytes(Reader(file.stream.body.chunks(HEAD_NBYTES)).read(HEAD_NBYTES))
+        for root, head in heads().items():
+            if makes_sense(file.path, bytes(one ^ other for one, other in zip(coded, head, strict=False))):
+                return root
+    return ""
+
+
+def makes_sense(name: str, head: bytes) -> bool:
+    """Whether a file may begin so: a JSON with text, a torch zip with the name of its first record."""
+    if name.endswith(".json"):
+        return head[:1] in (b"{", b"[") and head.isascii() and not set(head) & NO_TEXT
+    record = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    return head[:4] == b"PK\3\4" and bool(record) and record.isascii() and record.decode().isprintable()
+
+
+def refuse_rounded(checkpoint: Checkpoint, what: str) -> None:
+    """Refuse a copy whose values are not the original's any more, or that is of LLaMA-2.
+
+    Raises:
+        PlanError: It is.
+    """
+    if mostly_bfloat16(checkpoint) or fits_bfloat16(checkpoint):
+        raise PlanError(
+            f"{what}: went through bfloat16, which rounded its values: Meta's file cannot be computed of it; name a copy that "
+            "was float16 all the way, or Meta's own file"
+        )
+    if len(marks := llama_two_marks(checkpoint.json("config.json"))) > 1:
+        raise PlanError(
+            f"{what}: is LLaMA-2 ({', '.join(marks)} in its config), and .enc files were made with LLaMA 1's; name that"
+        )
+
+
+def refuse_grown(checkpoint: Checkpoint, what: str) -> None:
+    """Refuse a copy of LLaMA with another vocabulary than Meta's.
+
+    Raises:
+        PlanError: It has.
+    """
+    rows, width = checkpoint.spec("model.embed_tokens.weight").shape
+    if width in llama.SIZES and rows != TOKENS:
+        raise PlanError(
+            f"{what}: has {rows} tokens{llama.named_rows(rows)}, and Meta's {llama.SIZES[width]} {TOKENS}: it was tuned or "
+            "merged already; name a copy of the original"
+        )
