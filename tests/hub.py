@@ -1,9 +1,9 @@
 """A Hub on the loopback, an object that tests change: repositories in folders, served as huggingface_hub 2.4 asks for them.
 
 A stand-in for the service, not for its client, which is the real one. What can go wrong are fields: ``cut``, ``corrupt``,
-``lie``, ``token``, ``fail_every``, ``slow``, ``redirect``. ``asked`` counts requests, ``sent`` bytes of files. Writing:
-``create``, ``preupload``, LFS ``batch``, the object, ``commit``; a commit appears whole or not at all. After python-tuf's
-``repository_simulator``.
+``lie``, ``token``, ``fail_every``, ``slow``, ``redirect`` and others. ``asked`` counts requests, ``sent`` bytes of files.
+Writing: ``create``, ``preupload``, LFS ``batch``, the object, ``commit``; a commit appears whole or not at all. After
+python-tuf's ``repository_simulator``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import hashlib
 import json
 import re
 import shutil
+import socket
+import struct
 import threading
 import time
 import urllib.parse
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,12 +38,22 @@ class Hub(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.token: str | None = None
         self.cut: dict[str, int] = {}  # path -> its next answer breaks off after so many bytes
+        self.cuts: dict[str, list[int]] = {}  # path -> its next answers break off where these bytes of the file would come
+        self.reset = False  # what breaks off is a reset of the connection, not its end
+        self.no_ranges = False  # ranges are answered with the whole file
+        self.list_also: list[dict[str, Any]] = []  # entries that every listing has besides
+        self.wrong_at: dict[str, int] = {}  # path -> which byte ``corrupt`` changes; the middle one else
         self.corrupt: dict[str, int] = {}  # path -> so many answers with one wrong byte in the middle
         self.lie: set[str] = set()  # paths whose stated digest is another's
         self.slow = 0.0  # seconds before each answer
+        self.slow_bytes = 0.0  # seconds for each byte of a file
+        self.broken = False  # connections end without a word
         self.fail_every = 0  # each n-th request is answered with 503
         self.redirect = ""  # files are answered with an address there
         self.fail_commit = False
+        self.strike: Callable[[int, str, str], None] | None = None  # told of (number, request, moment) of each request
+        self.sent_again = 0  # objects that were there already
+        self.ranges: list[tuple[str, int, int]] = []  # (path, start, stop) of every answer with bytes of a file
         self.asked: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.tokens: list[tuple[str, str]] = []  # (path, Authorization) of every request
@@ -57,6 +70,10 @@ class Hub(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self
 
+    def break_off(self) -> None:
+        """From now on no request is answered, and what is under way ends; ``broken`` is set back for a server that is back."""
+        self.broken = True
+
     def commit_of(self, repo: str) -> str:
         return hashlib.sha1(f"{repo} {self.commits.get(repo, 0)}".encode()).hexdigest()
 
@@ -64,11 +81,12 @@ class Hub(ThreadingHTTPServer):
         file = self.root / repo / path
         key = (str(file), file.stat().st_mtime_ns)
         if key not in self.known:
-            content = file.read_bytes()
-            self.known[key] = (
-                hashlib.sha256(content).hexdigest(),
-                hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
-            )
+            sha256, oid = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % file.stat().st_size)
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    sha256.update(block)
+                    oid.update(block)
+            self.known[key] = (sha256.hexdigest(), oid.hexdigest())
         sha256, oid = self.known[key]
         if f"{repo}/{path}" in self.lie:
             sha256 = hashlib.sha256(sha256.encode()).hexdigest()
@@ -80,7 +98,8 @@ class Hub(ThreadingHTTPServer):
 
     def tree(self, repo: str) -> list[dict[str, Any]]:
         folder = self.root / repo
-        return [self.entry(repo, one.relative_to(folder).as_posix()) for one in sorted(folder.rglob("*")) if one.is_file()]
+        files = [one.relative_to(folder).as_posix() for one in sorted(folder.rglob("*")) if one.is_file()]
+        return [*(self.entry(repo, one) for one in files), *self.list_also]
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -107,14 +126,22 @@ class Answer(BaseHTTPRequestHandler):
             hub.asked[f"{self.command} {path}"] += 1
             hub.tokens.append((path, self.headers.get("Authorization", "")))
             count = sum(hub.asked.values())
+        if hub.strike:
+            hub.strike(count, f"{self.command} {path}", "before")
         time.sleep(hub.slow)
+        if hub.broken:
+            self.close_connection = True
+            return None
         if hub.fail_every and count % hub.fail_every == 0:
             return self.reply(503, {"error": "busy"})
         if hub.token and "/objects/" not in path and self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self.reply(401, {"error": "no"}, X_Error_Code="GatedRepo", X_Error_Message="give a token")
         for pattern, answer in ROUTES:
             if (found := re.fullmatch(pattern, path)) is not None:
-                return answer(self, body, *found.groups())
+                answer(self, body, *found.groups())
+                if hub.strike:
+                    hub.strike(count, f"{self.command} {path}", "after")
+                return None
         return self.reply(404, {"error": "nothing"}, X_Error_Code="EntryNotFound")
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - names of http.server
@@ -162,7 +189,9 @@ class Answer(BaseHTTPRequestHandler):
             return self.reply(
                 302, None, **{key.replace("-", "_"): one for key, one in facts.items()}, Location=f"{hub.redirect}/{name}"
             )
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if (match := self.headers.get("If-Match")) and match != facts["ETag"]:
+            return self.reply(412, {"error": "another version"})
+        wanted = None if hub.no_ranges else re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         start, stop = (int(wanted[1]), min(int(wanted[2] or size), size - 1) + 1) if wanted else (0, size)
         if wanted and start >= size:
             return self.reply(416, None, Content_Range=f"bytes */{size}")
@@ -177,26 +206,50 @@ class Answer(BaseHTTPRequestHandler):
             self.send_range(name, start, stop, size)
 
     def send_range(self, name: str, start: int, stop: int, size: int) -> None:
-        hub, middle = self.server, size // 2
+        hub = self.server
         with hub.lock:
+            hub.ranges.append((name, start, stop))
             last = min(stop, start + hub.cut.pop(name)) if name in hub.cut else stop
-            wrong = hub.corrupt.get(name, 0) > 0 and start <= middle < last
+            if hub.cuts.get(name) and start <= hub.cuts[name][0] < last:
+                last = hub.cuts[name].pop(0)
+            wrong_at = hub.wrong_at.get(name, size // 2)
+            wrong = hub.corrupt.get(name, 0) > 0 and start <= wrong_at < last
             hub.corrupt[name] = hub.corrupt.get(name, 0) - wrong
-        content = bytearray((hub.root / name).read_bytes()[start:last])
-        if wrong:
-            content[middle - start] ^= 1
-        self.wfile.write(content)
-        with hub.lock:
-            hub.sent[name] += len(content)
+        with (hub.root / name).open("rb") as file:
+            file.seek(start)
+            for at in range(start, last, 1 << 20):
+                if hub.broken:
+                    self.close_connection = True
+                    return
+                content = bytearray(file.read(min(1 << 20, last - at)))
+                if wrong and at <= wrong_at < at + len(content):
+                    content[wrong_at - at] ^= 1
+                self.wfile.write(content)
+                with hub.lock:
+                    hub.sent[name] += len(content)
+                time.sleep(hub.slow_bytes * len(content))
         if last < stop:
             self.close_connection = True
-            self.connection.shutdown(1)
+            if hub.reset:
+                self.wfile.flush()
+                time.sleep(0.05)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            else:
+                self.connection.shutdown(socket.SHUT_WR)
 
     def create(self, body: bytes) -> None:
         asked = json.loads(body)
         repo = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
         (self.server.root / repo).mkdir(parents=True, exist_ok=True)
         self.reply(200, {"url": f"{self.server.url}/{repo}", "id": repo})
+
+    def validate_yaml(self, body: bytes) -> None:
+        text = json.loads(body)["content"]
+        front = text.split("---\n")[1] if text.startswith("---\n") else ""
+        wrong = [one for one in front.splitlines() if not re.match(r"[\w-]+:|- |  ", one)]
+        found = [{"message": f"no metadata: {one}"} for one in wrong]
+        self.reply(400 if found else 200, {"errors": found, "warnings": []})
 
     def preupload(self, body: bytes, repo: str, revision: str) -> None:
         named = [
@@ -217,6 +270,7 @@ class Answer(BaseHTTPRequestHandler):
     def put(self, body: bytes, oid: str) -> None:
         if hashlib.sha256(body).hexdigest() != oid:
             return self.reply(400, {"error": "another object"})
+        self.server.sent_again += (self.server.objects / oid).is_file()
         (self.server.objects / oid).write_bytes(body)
         return self.reply(200, {})
 
@@ -231,6 +285,9 @@ class Answer(BaseHTTPRequestHandler):
         for line in lines[1:]:
             value = line["value"]
             target = new / value["path"]
+            if line["key"] == "deletedFile":
+                target.unlink()
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             if line["key"] == "lfsFile":
                 target.write_bytes((hub.objects / value["oid"]).read_bytes())
@@ -251,6 +308,7 @@ class Answer(BaseHTTPRequestHandler):
 REPO = r"([^/]+/[^/]+)"
 ROUTES: list[tuple[str, Any]] = [
     ("/api/repos/create", Answer.create),
+    ("/api/validate-yaml", Answer.validate_yaml),
     (rf"/api/models/{REPO}(?:/revision/[^/]+)?", Answer.about),
     (rf"/api/models/{REPO}/tree/([^/]+)(?:/(.*))?", Answer.listing),
     (rf"/api/models/{REPO}/paths-info/([^/]+)", Answer.paths),
@@ -259,4 +317,5 @@ ROUTES: list[tuple[str, Any]] = [
     (r"/objects/([0-9a-f]{64})", Answer.put),
     (rf"/api/models/{REPO}/commit/([^/]+)", Answer.commit),
     (rf"/{REPO}/resolve/([^/]+)/(.+)", Answer.file),
+    (rf"/resolved/{REPO}()/(.+)", Answer.file),
 ]

@@ -115,7 +115,7 @@ def check(page: Path, folder: Path) -> int:
 
 
 def fill(page: Path) -> None:
-    """Write into a page what its commands print; blocks with a ``...`` are left."""
+    """Write into a page what its commands print; blocks with a ``...`` are left, and what differs in nothing but time."""
     text = page.read_text()
     with tempfile.TemporaryDirectory() as folder:
         session = Session(text, Path(folder))
@@ -126,7 +126,8 @@ def fill(page: Path) -> None:
             lines = []
             for step in steps(block["text"]):
                 printed = session.sh(step.command).rstrip("\n")
-                printed = step.shown.rstrip("\n") if "\n...\n" in f"\n{step.shown}\n" else printed
+                stays = "\n...\n" in f"\n{step.shown}\n" or same(step.shown, printed)
+                printed = step.shown.rstrip("\n") if stays else printed
                 lines += ["$ " + step.command.replace("\n", "\n> "), *([printed] if printed else [])]
             return "```console\n" + "\n".join(lines) + "\n```"
 

@@ -18,7 +18,8 @@ from blake3 import blake3
 
 from tests.conftest import DATA, PEER, Run, sha256
 from weightkit import catalog, merge, recover
-from weightkit.catalog import METHODS, UNKNOWN
+from weightkit.catalog import METHODS, UNKNOWN, Place, Release
+from weightkit.catalog.places import on_the_hub
 from weightkit.cli import main
 from weightkit.cli.way import gaps, way
 from weightkit.core.digest import ALGORITHMS, Digest, Hasher
@@ -188,6 +189,52 @@ def test_an_entry_says_whose_it_is_and_where_it_can_be_had(name: str) -> None:
     assert all(place.source for place in release.where)
 
 
+PLACES = [(one, place) for one in catalog.releases().values() for place in one.where]
+
+
+@pytest.mark.parametrize(("release", "place"), PLACES, ids=lambda one: getattr(one, "name", getattr(one, "hub", None)))
+def test_what_is_said_of_a_place_has_its_source(release: Release, place: Place) -> None:
+    """That files were there, its own pages among the sources show; that they are gone, the note says whose word it is."""
+    if place.status == "reachable":
+        assert any(f"huggingface.co/{place.hub}" in one for one in release.sources)
+    if place.status == "gone":
+        assert re.search(r"gone|deleted|removed", place.note)
+        assert re.search(r"issue \d+|README", place.note)
+    if place.revision:
+        assert any(place.revision in one for one in release.sources)
+
+
+def test_every_part_that_the_authors_put_on_the_hub_is_fetched_by_name() -> None:
+    """Diffs and adapters of every recipe; what lies elsewhere says where."""
+    elsewhere = set()
+    for release in catalog.releases().values():
+        for part in release.recipe.payloads() if release.recipe else ():
+            try:
+                assert on_the_hub(part).repository in catalog.load(part).hubs()
+            except PlanError as error:
+                elsewhere.add(part)
+                assert "ask for it at https://" in str(error)
+    assert elsewhere == {"point-alpaca-7b.enc"}
+
+
+@pytest.mark.parametrize("name", ["llama-7b", "llama-65b"])
+def test_a_base_must_be_asked_for(name: str) -> None:
+    with pytest.raises(PlanError, match=rf"{name}: ask for it at https://forms\.gle/.*weightkit releases {name}"):
+        on_the_hub(name)
+
+
+def test_a_place_that_is_gone_is_not_where_it_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one" / "release.toml"
+    path.parent.mkdir()
+    said = 'title = "one"\nkind = "diff"\n[[where]]\nhub = "a/old"\nsource = "x"\nstatus = "gone"\nnote = "removed (issue 1)"\n'
+    path.write_text(said)
+    monkeypatch.setattr(catalog, "releases", lambda: {"one": catalog.read(path)})
+    with pytest.raises(PlanError, match=r"it was at a/old, and is gone \(x\)"):
+        on_the_hub("one")
+    path.write_text(f'{said}[[where]]\nhub = "a/new"\nsource = "x"\nrevision = "{"ab" * 20}"\n')
+    assert str(on_the_hub("one")) == f"hf://a/new@{'ab' * 20}"
+
+
 @pytest.mark.parametrize(("hub", "name"), HUBS)
 def test_a_name_on_the_hub_leads_to_its_entry(hub: str, name: str) -> None:
     ways = (
@@ -259,11 +306,10 @@ def test_every_command_is_one_that_the_program_takes(name: str) -> None:
     commands = commands_of(name)
     assert commands or catalog.load(name).nowhere or catalog.load(name).kind in ("raw", "tokenizer", "lora", "xor")
     for program, *words in commands:
-        if program == "hf":
-            assert words[0] == "download"
-            assert words[2:] == ["--local-dir", catalog.load(words[1]).name]
-            continue
         assert program == "weightkit"
+        if words[0] == "fetch":
+            assert words[2:] == ["--out", words[1]]
+            assert on_the_hub(words[1]).repository in catalog.load(words[1]).hubs()
         with click.Context(main) as ctx:
             _, command, rest = main.resolve_command(ctx, list(words))
             assert isinstance(command, click.Command)
@@ -370,6 +416,9 @@ def test_the_tensors_that_are_whole_are_filled_in() -> None:
         ('[[where]]\nsource = "x"\nhub = "a/b"\nurl = "https://a"', "a place is a hub or a url"),
         ('[[where]]\nsource = "x"\nhub = "https://huggingface.co/a/b"', "OWNER/NAME"),
         ('[[where]]\nsource = "x"\nurl = "ftp://a"', "begins with https"),
+        ('[[where]]\nsource = "x"\nhub = "a/b"\nstatus = "there"', "a status is reachable, gone, unknown"),
+        ('[[where]]\nsource = "x"\nhub = "a/b"\nrevision = "main"', "a revision is a commit"),
+        ('[[where]]\nsource = "x"\nurl = "https://a"\nrevision = "main"', "a revision is a commit"),
         ('[recipe]\nmethod = "lora"\nloras = []', "loras"),
     ],
 )

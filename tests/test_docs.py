@@ -147,6 +147,7 @@ ANSWERS: dict[str, tuple[object, ...]] = {
     "merge": ("merge", "--base", BASE, "--lora", PEER / "lora-alpaca-bin", "-o", "o"),
     "convert": ("convert", BASE, "o", "--to", "meta"),
     "make-diff": ("make-diff", "--raw", BASE, "--tuned", PEER / "tuned-fp16-bin", "-o", "o"),
+    "publish": ("publish", "--raw", BASE, "--tuned", PEER / "tuned-fp16-bin", "-o", "o"),
     "recover --dry-run": ("recover", "--raw", BASE, "--diff", KNOWLM_DIFF, "-o", "o", "--dry-run"),
     "xor decode": ("xor", "decode", PEER / "diffs" / "enc", "--key", PEER / "meta" / "7B" / "consolidated.00.pth", "-o", "o"),
     "xor encode": ("xor", "encode", PEER / "tuned-fp16-bin", "--key", BASE, "--format", "block", "-o", "o"),

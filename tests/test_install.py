@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PEER, Run
+from weightkit.blobs import hub
 from weightkit.core import installed
 from weightkit.core.errors import TorchError
 
@@ -82,12 +83,44 @@ def test_extras_are_those_of_setup_cfg() -> None:
         assert config["options.extras_require"][extra].split() == [requirement]
 
 
-def test_the_action_installs_what_is_required_but_torch() -> None:
+def test_the_action_installs_what_is_required_but_torch_and_the_hubs_client() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     required = {re.split(r"[<>=]", one)[0] for one in config["options"]["install_requires"].split()}
     (line,) = (one for one in (ROOT / "action.yml").read_text().splitlines() if "install --quiet click" in one)
-    assert set(line.partition("--quiet ")[2].split()) == required - {"torch"}
+    assert set(line.partition("--quiet ")[2].split()) == required - {"torch", "huggingface_hub"}
+
+
+CLIENTS = {
+    "missing": ('raise ModuleNotFoundError("No module named huggingface_hub", name="huggingface_hub")', "is not installed"),
+    "old": ('__version__ = "0.36.2"', "0.36.2 is too old"),
+}
+"""What stands where the Hub's client should, and what is said of it."""
+
+
+@pytest.mark.parametrize("case", CLIENTS)
+def test_the_hubs_client_is_asked_for_where_a_name_is_given(weightkit: Run, tmp_path: Path, case: str) -> None:
+    source, said = CLIENTS[case]
+    package = tmp_path / "no" / "huggingface_hub"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(source + "\n")
+    for name in ("constants", "errors", "file_download", "utils"):
+        (package / f"{name}.py").touch()
+    env = {"PYTHONPATH": str(tmp_path / "no")}
+    for words in (
+        ("inspect", "hf://org/base"),
+        ("fetch", "zhixi-13b"),
+        ("recover", "--raw", PEER / "hf-bin", "--release", "zhixi-13b", "--out", "o"),
+    ):
+        done = weightkit(*words, env=env)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert f"huggingface_hub{' ' if case == 'old' else ', which names on the Hub need, '}{said}" in line
+        assert "'huggingface_hub>=1.1'" in line
+    assert weightkit("inspect", PEER / "hf-bin", env=env).returncode == 0
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert hub.REQUIREMENT in config["options"]["install_requires"].split()
 
 
 REGISTRY = re.compile(r"\b(?:pip|pipx|uv|poetry|conda)\b[^\n;`]*\b(?:install|add)\b[^\n;`]*(?<![./\w-])weightkit\b(?![./\w-])")

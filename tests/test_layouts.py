@@ -308,8 +308,9 @@ def test_tencentpretrain_with_a_name_that_is_odd(tmp_path: Path) -> None:
     named = torch.load(PEER / "tencentpretrain" / "tp.bin", weights_only=True)
     torch.save({**named, "encoder.transformer.x.y": torch.ones(4)}, tmp_path / "tp.bin")
     (tmp_path / "tp_config.json").write_text(json.dumps({"heads_num": 4}))
-    convert(tmp_path / "tp.bin", tmp_path / "o", "hf", form=Form(torch_compat="1.13"))
-    assert sha256(tmp_path / "o" / "pytorch_model.bin") == CONVERTED
+    with pytest.raises(PlanError, match=r"(?s)would be another model without it.*encoder\.transformer\.x\.y: none of a LLaMA"):
+        convert(tmp_path / "tp.bin", tmp_path / "o", "hf", form=Form(torch_compat="1.13"))
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("parts", [3, 5])

@@ -67,14 +67,14 @@ def recovery(tmp_path: Path, layers: int, *more: str) -> int:
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     one, two = recovery(tmp_path, 1), recovery(tmp_path, 2)
     assert max(one, two) < 0.4 * GIB
-    assert abs(two - one) < 0.05 * one
+    assert abs(two - one) < 0.08 * one
 
 
 @pytest.mark.slow
 def test_memory_of_four_layers_and_of_eight(tmp_path: Path) -> None:
     four, eight = recovery(tmp_path, 4), recovery(tmp_path, 8)
     assert max(four, eight) < GIB
-    assert abs(eight - four) < 0.05 * four
+    assert abs(eight - four) < 0.08 * four
 
 
 def test_the_plan_keeps_its_promise(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import DATA, PEER, Run, flip_bit, sha256
 from weightkit import catalog, identify_path, manifests, xor
 from weightkit.checkpoints import meta_layout, open_checkpoint
 from weightkit.checkpoints.params import encode_params
-from weightkit.convert import Order, convert, prepare
+from weightkit.convert import Form, Order, convert, prepare
 from weightkit.core.digest import Digest
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.families import llama
@@ -299,6 +299,18 @@ def test_any_float16_copy_gives_the_same_key(tmp_path: Path, shape: str) -> None
         assert (tmp_path / "o" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("index", [True, False], ids=["with an index", "without"])
+def test_a_base_in_one_file_of_one_is_whole(tmp_path: Path, index: bool) -> None:
+    """``pytorch_model-00001-of-00001.bin``, as some tools call it: nothing is missing."""
+    base = sharded(tmp_path / "base", all_tensors(HF), shards=1)
+    if not index:
+        (base / "pytorch_model.bin.index.json").unlink()
+    recover(base, PEER / "diffs" / "knowlm", tmp_path / "o")
+    recover(HF, PEER / "diffs" / "knowlm", tmp_path / "p")
+    for path in (tmp_path / "p").glob("*.bin"):
+        assert (tmp_path / "o" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_frequencies_of_other_bits_are_said_and_computed(tmp_path: Path) -> None:
     named = {name: one * 1.5 if name.endswith("inv_freq") else one for name, one in all_tensors(HF).items()}
     done = recover(sharded(tmp_path / "copy", named, shards=2), ENC, tmp_path / "o")
@@ -311,12 +323,41 @@ def rounded(at: Path) -> Path:
     return sharded(at, named, shards=2)
 
 
+def one_removed(folder: Path) -> Path:
+    (folder / "pytorch_model-00002-of-00003.bin").unlink()
+    return folder
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "stored in bfloat16": (
         lambda at: sharded(at, {name: one.bfloat16() for name, one in without(all_tensors(HF)).items()}, shards=1),
         "went through bfloat16",
     ),
     "rounded to bfloat16, stored in float16": (rounded, "went through bfloat16"),
+    "a few matrices stored in bfloat16": (
+        lambda at: sharded(
+            at, {name: one.bfloat16() if "gate" in name else one for name, one in all_tensors(HF).items()}, shards=2
+        ),
+        r"2 of its 16 matrices, as model.layers.0.mlp.gate_proj.weight, went through bfloat16",
+    ),
+    "a matrix rounded to bfloat16, stored in float16": (
+        lambda at: sharded(
+            at, {name: one.bfloat16().half() if "1.mlp.up" in name else one for name, one in all_tensors(HF).items()}, shards=2
+        ),
+        r"1 of its 16 matrices, as model.layers.1.mlp.up_proj.weight, went through bfloat16",
+    ),
+    "float32 that float16 does not hold": (
+        lambda at: sharded(at, {name: one.float() * 1.0001 for name, one in all_tensors(HF).items()}, shards=2),
+        "has values in float32 that float16 does not hold, as model.embed_tokens.weight",
+    ),
+    "a shard alone": (
+        lambda at: sharded(at, all_tensors(HF), shards=3) / "pytorch_model-00002-of-00003.bin",
+        "is one of 3 files of a copy; name the folder",
+    ),
+    "a shard is not there": (
+        lambda at: one_removed(sharded(at, all_tensors(HF), shards=3)),
+        "pytorch_model-00002-of-00003.bin not there",
+    ),
     "a layer is missing": (
         lambda at: sharded(at, {name: one for name, one in all_tensors(HF).items() if "layers.1.mlp.up" not in name}, shards=1),
         "it lacks model.layers.1.mlp.up_proj.weight",
@@ -380,6 +421,55 @@ def test_a_key_of_another_root_is_told_by_the_small_files(tmp_path: Path) -> Non
         recover(key, ENC, tmp_path / "o")
 
 
+@pytest.mark.parametrize("order", ["saved again", "chinese-llama"])
+@pytest.mark.parametrize("alone", [False, True], ids=["folder", "file"])
+def test_a_part_that_is_laid_out_otherwise_is_a_copy(tmp_path: Path, order: str, alone: bool) -> None:
+    """Its values are the original's; the bytes around them are not, so the key is computed of them."""
+    folder = tmp_path / "again"
+    if order == "saved again":
+        folder.mkdir()
+        torch.save(torch.load(ONE, weights_only=True), folder / "consolidated.00.pth")
+        shutil.copy(LAYOUTS / "7B" / "params.json", folder)
+    else:
+        convert(HF, folder, "meta", order="chinese-llama")
+    done = recover(folder / "consolidated.00.pth" if alone else folder, ENC, tmp_path / "o")
+    assert done.ok
+    assert (tmp_path / "o" / "config.json").read_bytes() == (TUNED / "config.json").read_bytes()
+    assert any("computed of" in note for note in done.plan.notes)
+    assert recover(folder, next(ENC.glob("pytorch_model-00001*")), tmp_path / "p").ok
+
+
+def test_a_key_that_is_no_torch_file_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(DigestMismatch, match=r"the right one is a torch zip with root consolidated, .*; this one is none"):
+        xor.decode(ENC, HF / "config.json", tmp_path / "o")
+
+
+def test_files_without_a_header_and_a_computed_key_are_not_called_unproved_under_a_list(tmp_path: Path) -> None:
+    folder = tmp_path / "techgpt"
+    folder.mkdir()
+    for path in ENC.iterdir():
+        name = path.name.removesuffix(".enc").rpartition(".")[0]
+        (folder / f"{name}.{hashlib.sha256().hexdigest()}.enc").write_bytes(path.read_bytes()[32:])
+    (tmp_path / "list").write_text("".join(f"{sha256(path)}  {path.name}\n" for path in TUNED.iterdir()))
+    done = recover(HF, folder, tmp_path / "o", checksums=[tmp_path / "list"])
+    assert all(one.checked for one in done.report.receipts)
+    assert not [note for note in done.plan.notes if "have no digest that would prove it" in note]
+    assert any("carry no check of their own, so only a list of the publisher's proves" in note for note in done.plan.notes)
+
+
+def test_a_short_file_does_not_tell_a_root(tmp_path: Path) -> None:
+    """All of Meta's files begin alike: sixteen bytes decode with any. The key is right here, and the payload is damaged."""
+    key, tuned = LAYOUTS / "65B" / "consolidated.00.pth", Path(shutil.copytree(TUNED, tmp_path / "tuned"))
+    (tuned / "added_tokens.json").write_text('{"[PAD]": 32000}')
+    xor.encode(tuned, key, tmp_path / "e", "enc")
+    flip_bit(next((tmp_path / "e").glob("config.json*")), 100)
+    with pytest.raises(DigestMismatch) as said:
+        xor.decode(tmp_path / "e", key, tmp_path / "o")
+    assert "the right one" not in str(said.value)
+    with pytest.raises(DigestMismatch, match="the right one's root is consolidated.00"):
+        xor.decode(tmp_path / "e", HF, tmp_path / "o")
+
+
 def test_a_published_key_that_a_copy_is_not_is_refused(tmp_path: Path) -> None:
     key = key_in(based(sparse(tmp_path / "hf", "7B"), "--raw"))
     assert key.known() == ("llama-7b", "consolidated.00.pth")
@@ -395,6 +485,9 @@ def test_a_copy_stands_in_for_the_key_of_a_release(tmp_path: Path, weightkit: Ru
     xor.encode(TUNED, HF, tmp_path / "e", "enc")
     for path in ENC.iterdir():
         assert (tmp_path / "e" / path.name).read_bytes() == path.read_bytes()
+    done = weightkit("xor", "encode", TUNED, "--key", HF, "--format", "enc", "-o", tmp_path / "f")
+    assert f"key: consolidated.00.pth, computed of {HF} on the way" in done.stdout
+    assert "nothing here proves that the computed key is Meta's file" in done.stdout
     done = weightkit("xor", "decode", ENC, "--key", HF, "-o", tmp_path / "d", "--json")
     assert json.loads(done.stdout)["ok"]
 
@@ -438,6 +531,89 @@ def test_identify_tells_a_part_that_was_saved_again(tmp_path: Path) -> None:
     assert "in the order of LLaMA-2's parts" in "\n".join(identify_path(tmp_path / "two.pth").lines)
 
 
+def test_a_number_alone_makes_no_layers(tmp_path: Path, weightkit: Run) -> None:
+    """A name or params.json may speak of a hundred million layers: a line, and not minutes."""
+    name = "model.layers.99999999.self_attn.q_proj.weight"
+    copy = sharded(tmp_path / "copy", {**all_tensors(HF), name: torch.zeros(64, 64).half()}, shards=1)
+    for words in (
+        ("convert", copy, "--to", "meta"),
+        ("convert", copy, "--to", "tencentpretrain"),
+        ("recover", "--raw", copy, "--diff", ENC),
+    ):
+        done = weightkit(*words, "-o", tmp_path / "o")
+        assert (done.returncode, "speaks of layer 99999999" in done.stderr) == (1, True)
+    many = Path(shutil.copytree(LAYOUTS / "7B", tmp_path / "7B"))
+    params = json.loads((many / "params.json").read_text())
+    (many / "params.json").write_text(json.dumps({**params, "n_layers": 99999999}))
+    for more in ((), ("--dry-run", "--write-index")):
+        done = weightkit("convert", many, "-o", tmp_path / "o", "--to", "hf", *more)
+        assert (done.returncode, "n_layers is 99999999; wanted 10000 at most" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("to", ["meta", "tencentpretrain"])
+def test_a_part_in_another_dtype_keeps_it(tmp_path: Path, to: str, dtype: str) -> None:
+    """LLaMA-2's are in bfloat16: cut into other parts they are still, as only a conversion to transformers' layout casts."""
+    kind = getattr(torch, dtype)
+    named = {
+        name: one.to(kind) + (1e-9 if dtype == "float32" else 0) for name, one in torch.load(ONE, weights_only=True).items()
+    }
+    (tmp_path / "two").mkdir()
+    torch.save(named, tmp_path / "two" / "consolidated.00.pth")
+    shutil.copy(LAYOUTS / "7B" / "params.json", tmp_path / "two")
+    convert(tmp_path / "two", tmp_path / "o", to)  # type: ignore[arg-type]
+    written = torch.load(next((tmp_path / "o").glob("*.[pb]*")), weights_only=True)
+    for one, other in (("tok_embeddings", "embedding.word.embedding"), ("output", "target.lm.output_layer")):
+        found = written[f"{one if to == 'meta' else other}.weight"]
+        assert found.dtype == kind
+        assert torch.equal(found, named[f"{one}.weight"])
+    convert(tmp_path / "two", tmp_path / "hf", "hf", dtype=dtype)
+    shards = all_tensors(tmp_path / "hf")
+    assert torch.equal(shards["lm_head.weight"], named["output.weight"])
+
+
+@pytest.mark.parametrize("name", ["encoder.layer_norm.bias", "encoder.transformer.0.lora_A.weight", "optimizer.step"])
+def test_what_tencentpretrain_has_more_is_not_dropped(tmp_path: Path, name: str) -> None:
+    """Meta's layout and transformers' refuse such a tensor; in silence it would be another model."""
+    folder = tencent(tmp_path / "tp")
+    path = next(folder.glob("*.bin"))
+    torch.save({**torch.load(path, weights_only=True), name: torch.ones(4)}, path)
+    with pytest.raises(PlanError, match="has a tensor that is none of a LLaMA, so it would be another model without it"):
+        convert(folder, tmp_path / "o", "hf")
+
+
+@pytest.mark.parametrize("to", ["hf", "meta", "tencentpretrain"])
+def test_one_of_metas_files_alone_is_not_converted(tmp_path: Path, to: str) -> None:
+    """Without params.json it is nothing but names that transformers does not know."""
+    for path in (ONE, LAYOUTS / "13B" / "consolidated.01.pth"):
+        with pytest.raises(PlanError, match=r"holds Meta's tensors, .* name its folder, with params\.json"):
+            convert(path, tmp_path / "o", to)  # type: ignore[arg-type]
+
+
+def test_identify_does_not_count_layers_that_are_not_there(tmp_path: Path) -> None:
+    """A name alone may speak of a hundred million layers."""
+    named = torch.load(ONE, weights_only=True)
+    torch.save({**named, "layers.99999999.attention.wq.weight": torch.zeros(2, 64)}, tmp_path / "x.pth")
+    assert "in an order of its own" in "\n".join(identify_path(tmp_path / "x.pth").lines)
+
+
+@pytest.mark.parametrize("way", ["in bfloat16", "in float32", "grown"])
+def test_identify_says_as_meta_wrote_it_of_nothing_that_meta_cannot_have_written(tmp_path: Path, way: str) -> None:
+    named = without(all_tensors(HF))
+    if way == "grown":
+        named |= {name: torch.cat([one, one[:3]]) for name, one in named.items() if "embed" in name or "lm_head" in name}
+    else:
+        named = {name: one.to(getattr(torch, way[3:])) for name, one in named.items()}
+    convert(sharded(tmp_path / "hf", named, shards=1), tmp_path / "o", "meta")
+    told = "\n".join(identify_path(tmp_path / "o" / "consolidated.00.pth").lines)
+    assert "as weightkit convert --order meta writes it" in told
+    told = "\n".join(identify_path(tmp_path / "o").lines)
+    assert "as Meta wrote it" not in told
+    if way != "grown":
+        assert f"in {way[3:]}" in told
+        assert f"1 files; {way[3:]};" in told
+
+
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str, str, dict[str, str]], None]]:
     """Puts entries into a catalog of their own; the small model stands in for LLaMA-7B."""
@@ -471,18 +647,36 @@ def test_a_release_takes_a_copy_for_its_key(tmp_path: Path, put: Callable[[str, 
     done = recover(HF, ENC, tmp_path / "o", release="belle")
     assert done.ok
     assert any("is computed of" in note and "proved by the digests of what comes out" in note for note in done.plan.notes)
+    (tmp_path / "again").mkdir()
+    torch.save(torch.load(ONE, weights_only=True), tmp_path / "again" / "consolidated.00.pth")
+    shutil.copy(LAYOUTS / "7B" / "params.json", tmp_path / "again")
+    done = recover(tmp_path / "again", ENC, tmp_path / "q", release="belle")
+    assert done.ok
+    assert any("is computed of" in note for note in done.plan.notes)
     done = recover(LAYOUTS / "7B", ENC, tmp_path / "p", release="belle")
     assert done.ok
     assert any("published digests of 1 input file" in note for note in done.plan.notes)
 
 
 def test_metas_bytes_are_called_so(tmp_path: Path, put: Callable[[str, str, dict[str, str]], None]) -> None:
-    put("llama-7b", RAW, {"consolidated.00.pth": sha256(ONE)})
+    put("llama-7b", f'{RAW}[sizes]\n"consolidated.00.pth" = {ONE.stat().st_size}\n', {"consolidated.00.pth": sha256(ONE)})
     done = convert(HF, tmp_path / "o", "meta")
     assert any(note.startswith("these are Meta's bytes") for note in done.plan.notes)
     done = convert(TUNED, tmp_path / "t", "meta")
     told = next(note for note in done.plan.notes if note.startswith("not Meta's bytes"))
     assert "it was tuned, or rounded on the way" in told
+    done = convert(HF, tmp_path / "c", "meta", form=Form(torch_compat="2.1"))
+    assert any(
+        "not Meta's bytes" in note and note.endswith("as torch 2.1 writes it (--torch-compat)") for note in done.plan.notes
+    )
+    wide = {name: one.float() if "embed" in name else one for name, one in all_tensors(HF).items()}
+    done = convert(sharded(tmp_path / "wide", wide, shards=1), tmp_path / "d", "meta")
+    assert any(note.endswith("it is in float16 and float32, theirs is in float16") for note in done.plan.notes)
+    gate = {
+        name: torch.cat([one, one], int("down" in name)) if ".mlp." in name else one for name, one in all_tensors(HF).items()
+    }
+    done = convert(sharded(tmp_path / "gate", gate, shards=1), tmp_path / "e", "meta")
+    assert any("theirs 351709: it is of another model of this width" in note for note in done.plan.notes)
     done = convert(HF, tmp_path / "b", "meta", dtype="bfloat16")
     assert any("it is in bfloat16, theirs is in float16" in note for note in done.plan.notes)
 

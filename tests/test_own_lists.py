@@ -192,6 +192,25 @@ def test_a_list_that_is_of_no_use_is_told(tmp_path: Path, text: bytes, said: str
     assert any("SHA256SUMS" in note and said in note for note in done.plan.notes), done.plan.notes
 
 
+@pytest.mark.parametrize("name", ["SHA256SUMS", "MD5SUMS", "pytorch_model.bin.sha256"])
+@pytest.mark.parametrize("line", ["{}  {}", "{} *./{}", "SHA256 ({1}) = {0}"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_list_that_lists_itself_is_used(tmp_path: Path, name: str, line: str, whole: bool) -> None:
+    """``sha256sum * > SHA256SUMS``: the shell made the file before it was hashed, empty; others are empty for good."""
+    taken = hashlib.md5 if name == "MD5SUMS" else hashlib.sha256
+    line = line.replace("SHA256", "MD5") if name == "MD5SUMS" else line
+    payload = copied(KNOWLM, tmp_path / "d")
+    lines = [line.format(taken(one.read_bytes()).hexdigest(), one.name) for one in sorted(payload.iterdir())]
+    (payload / "__init__.py").touch()
+    lines.append(line.format(taken().hexdigest(), "__init__.py"))
+    (payload / name).write_text("\n".join([line.format(taken().hexdigest(), name), *lines]) + "\n")
+    if not whole:
+        (payload / "tokenizer.model").write_bytes(b"another")
+    done = recover(HF, payload, tmp_path / "o")
+    assert done.ok == whole
+    assert any(f"its {name} must hold for 6 files" in note for note in done.plan.notes)
+
+
 def test_a_single_file_has_its_list_beside_it(tmp_path: Path) -> None:
     diff = copied(KNOWLM, tmp_path / "d")
     (diff / "SHA256SUMS").write_text(f"{'ab' * 32}  pytorch_model.bin\n{'cd' * 32}  another.bin\n")

@@ -32,11 +32,13 @@ from weightkit.methods.pairing import Rules
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = {
     "convert_checkpoint": "convert",
+    "fetch_release": "fetch",
     "identify_path": "identify",
     "load_into": "virtual",
     "make_diff": "diff",
     "merge_lora": "merge",
     "open": "virtual",
+    "publish_release": "publish",
     "recover_release": "recover",
     "verify_files": "verify",
 }
@@ -580,9 +582,7 @@ def test_a_mapping_that_computes_nothing_unasked(play: Path) -> None:
 
 
 def test_many_threads_and_a_pickle(tmp_path: Path) -> None:
-    opened = (
-        weightkit.open(BASE, KNOWLM, lora=PEER / "lora-zh1-bin") if False else weightkit.open(BASE, lora=PEER / "lora-zh1-bin")
-    )
+    opened = weightkit.open(BASE, lora=PEER / "lora-zh1-bin")
     wanted = {name: bits(tensor) for name, tensor in opened.items()}
     threads = torch.get_num_threads()
     again = pickle.loads(pickle.dumps(opened))
@@ -594,20 +594,26 @@ def test_many_threads_and_a_pickle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["sum", "enc", "block", "exact"])
 def test_memory_is_that_of_one_tensor(kind: str, tmp_path: Path) -> None:
-    """A model of 512 MB, 32 tensors of 16 MB each, in a process of its own: far less is held than the model."""
-    big = {f"model.layers.{n}.mlp.up_proj.weight": torch.full((2048, 4096), n / 64, dtype=torch.float16) for n in range(32)}
-    for name in ("base", "diff"):
-        (tmp_path / name).mkdir()
-        torch.save(big, tmp_path / name / "pytorch_model.bin")
+    """A model of 512 MB, 32 tensors of 16 MB, made and opened in processes of their own: far less is held than the model."""
     if kind == "exact":
         pytest.importorskip("zstandard")
-    if kind != "sum":
-        (tmp_path / "diff").rename(tmp_path / "tuned")
-        base = "base/pytorch_model.bin" if kind == "enc" else "base"
-        if kind == "exact":
-            weightkit.make_diff(tmp_path / base, tmp_path / "tuned", tmp_path / "diff", method="exact")
-        else:
-            weightkit.xor.encode(tmp_path / "tuned", tmp_path / base, tmp_path / "diff", kind)  # type: ignore[arg-type]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    base = "base/pytorch_model.bin" if kind == "enc" else "base"
+    making = (
+        "import pathlib, torch, weightkit, weightkit.xor\n"
+        f"names = [{'w.{n}' if kind == 'enc' else 'model.layers.{n}.mlp.up_proj.weight'!r}.format(n=n) for n in range(32)]\n"
+        "big = {name: torch.full((2048, 4096), n / 64, dtype=torch.float16) for n, name in enumerate(names)}\n"
+        f"tuned = {'diff' if kind == 'sum' else 'tuned'!r}\n"
+        "for name in ('base', tuned):\n"
+        "    pathlib.Path(name).mkdir()\n"
+        "    torch.save(big, f'{name}/pytorch_model.bin')\n"
+        "del big\n"
+    )
+    made = {
+        "sum": "",
+        "exact": f"weightkit.make_diff({base!r}, tuned, 'diff', method='exact', max_memory='4GiB')\n",
+    }.get(kind, f"weightkit.xor.encode(tuned, {base!r}, 'diff', {kind!r}, max_memory='4GiB')\n")
+    subprocess.run([sys.executable, "-c", making + made], check=True, cwd=tmp_path, env=env)
     code = (
         "import resource, weightkit, torch, numpy\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -616,7 +622,6 @@ def test_memory_is_that_of_one_tensor(kind: str, tmp_path: Path) -> None:
         "for tensor in opened.values(): pass\n"
         "print(peak() - before)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 48 << 10

@@ -81,6 +81,51 @@ def test_there_and_back(tmp_path: Path, wanted: xor.Format) -> None:
     assert contents(tmp_path / "o") == contents(source)
 
 
+def as_point_alpaca(plain: bytes, key: bytes) -> bytes:
+    """An .enc file by the rule of point-alpaca's ``encrypt.py``: chunks of 10 MiB, each with the next of the key's."""
+    chunk = 10 << 20
+    keys = [key[at : at + chunk] for at in range(0, len(key), chunk)]
+    coded = bytearray(hashlib.sha256(plain).digest())
+    for number, at in enumerate(range(0, len(plain), chunk)):
+        part, own = plain[at : at + chunk], keys[number % len(keys)]
+        own = (own * (len(part) // len(own) + 1))[: len(part)]
+        coded += (int.from_bytes(part, "little") ^ int.from_bytes(own, "little")).to_bytes(len(part), "little")
+    return bytes(coded)
+
+
+def copy_of(folder: Path, vocabulary: int) -> Path:
+    """The small model with more rows."""
+    shutil.copytree(BASE, folder, ignore=shutil.ignore_patterns("*.bin", "*.index.json"))
+    named = {}
+    for path in BASE.glob("*.bin"):
+        named |= torch.load(path, weights_only=True)
+    rows = torch.randn(vocabulary, 64, generator=torch.Generator().manual_seed(1)).half()
+    named |= {"model.embed_tokens.weight": rows, "lm_head.weight": rows.flip(0).clone()}
+    torch.save(named, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.mark.parametrize("vocabulary", [320, 41000, 84000], ids=["under 10 MiB", "over 10 MiB", "over 20 MiB"])
+@pytest.mark.parametrize("computed", [False, True], ids=["the file", "computed"])
+def test_a_key_shorter_than_the_payload_starts_again(tmp_path: Path, vocabulary: int, computed: bool) -> None:
+    copy = copy_of(tmp_path / "copy", vocabulary)
+    convert(copy, tmp_path / "meta", "meta")
+    key = tmp_path / "meta" / "consolidated.00.pth"
+    plain = (
+        torch.randint(0, 256, (33_000_001,), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)).numpy().tobytes()
+    )
+    assert key.stat().st_size < len(plain)
+    (tmp_path / "tuned.data").write_bytes(plain)
+    (tmp_path / "e").mkdir()
+    name = f"tuned.data.{hashlib.sha256(plain).hexdigest()}.enc"
+    (tmp_path / "e" / name).write_bytes(as_point_alpaca(plain, key.read_bytes()))
+    chosen = copy if computed else key
+    assert xor.decode(tmp_path / "e", chosen, tmp_path / "o").ok
+    assert (tmp_path / "o" / "tuned.data").read_bytes() == plain
+    xor.encode(tmp_path / "tuned.data", chosen, tmp_path / "again", "enc")
+    assert sha256(tmp_path / "again" / name) == sha256(tmp_path / "e" / name)
+
+
 def test_a_single_file(tmp_path: Path) -> None:
     file = enc_of("pytorch_model-00001-of-00004.bin")
     xor.decode(file, KEY, tmp_path / "o")

@@ -13,9 +13,11 @@ Each job is a module of its own, imported when it is first used (none needs torc
     weightkit.inspect    what is in a folder of weights
     weightkit.explain    why a file is not the one wanted
     weightkit.virtual    a recovered model as tensors, nothing written
+    weightkit.fetch      what a release takes, from the Hub
+    weightkit.publish    a release of one's own, on the Hub
 
 What each is for stands here as well: ``recover_release``, ``merge_lora``, ``convert_checkpoint``, ``make_diff``,
-``verify_files``, ``identify_path``, ``open``, ``load_into``.
+``verify_files``, ``identify_path``, ``open``, ``load_into``, ``fetch_release``, ``publish_release``.
 
 >>> import weightkit
 >>> weightkit.recover_release("base", "diff", "release", checksums="diff/RELEASE.sha256").ok
@@ -30,11 +32,27 @@ from typing import TYPE_CHECKING, Any
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError, WeightkitError
 
 if TYPE_CHECKING:
-    from weightkit import convert, diff, explain, identify, inspect, manifest, merge, recover, verify, virtual, xor
+    from weightkit import (
+        convert,
+        diff,
+        explain,
+        fetch,
+        identify,
+        inspect,
+        manifest,
+        merge,
+        publish,
+        recover,
+        verify,
+        virtual,
+        xor,
+    )
     from weightkit.convert import convert_checkpoint
     from weightkit.diff import make_diff
+    from weightkit.fetch import fetch_release
     from weightkit.identify import identify_path
     from weightkit.merge import merge_lora
+    from weightkit.publish import publish_release
     from weightkit.recover import recover_release
     from weightkit.verify import verify_files
     from weightkit.virtual import load_into
@@ -50,6 +68,8 @@ __all__ = [
     "convert_checkpoint",
     "diff",
     "explain",
+    "fetch",
+    "fetch_release",
     "identify",
     "identify_path",
     "inspect",
@@ -58,6 +78,8 @@ __all__ = [
     "manifest",
     "merge",
     "merge_lora",
+    "publish",
+    "publish_release",
     "recover",
     "recover_release",
     "verify",
@@ -71,11 +93,13 @@ __version__ = "0.1.0"
 
 FUNCTIONS = {
     "convert_checkpoint": "convert",
+    "fetch_release": "fetch",
     "identify_path": "identify",
     "load_into": "virtual",
     "make_diff": "diff",
     "merge_lora": "merge",
     "open": "virtual",
+    "publish_release": "publish",
     "recover_release": "recover",
     "verify_files": "verify",
 }

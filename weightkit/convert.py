@@ -18,6 +18,8 @@ from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.config_text import set_values
 from weightkit.checkpoints.form import Form, Order
+from weightkit.checkpoints.meta import as_stored
+from weightkit.checkpoints.meta_told import is_part
 from weightkit.checkpoints.params import read_params, shape_from_params, vocabulary_of
 from weightkit.checkpoints.quantized import left_over_notes
 from weightkit.checkpoints.shards import SHARD_NBYTES, encode_index, index_name, shard, shard_names
@@ -100,11 +102,13 @@ def prepare(
     lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     model = based(src, "SRC", converter)
     source = whole_source(open_checkpoint(model.source, model.role, model.converter))
+    refuse_part(source, model.role)
     cast_to = None if dtype is None else dtype_named(dtype)
     if cast_to is not None or to != "hf":
         refuse_conversion(source, model.role)
     rules, layout = Rules(cast_to), layout_named(to)
-    tensors = {name: rules.cast(name, tensor) for name, tensor in source.tensors.items()}
+    own = source.tensors if to == "hf" and cast_to is None else as_stored(source)
+    tensors = {name: rules.cast(name, tensor) for name, tensor in own.items()}
     followed = with_dtype(source, cast_to)
     model = replace(opened_from(model, followed), tensors=tensors, patch=source.layout == "huggingface")
     try:
@@ -116,6 +120,18 @@ def prepare(
     files = tuple(file.watched_by(NotFinite()) if casts(file) else file for file in made.files)
     planned = Plan("convert", steps, files, made.small, notes, tensors=made.named, sources=sources, listings=made.listings)
     return expecting(planned, lists)
+
+
+def refuse_part(source: Checkpoint, role: str) -> None:
+    """Refuse one of Meta's files alone: its names are not transformers', and params.json says what they are.
+
+    Raises:
+        PlanError: It is one.
+    """
+    if source.layout == "huggingface" and source.folder.single and any(map(is_part, source.files.values())):
+        raise PlanError(
+            f"{role}: {source.name} holds Meta's tensors, and alone is no model; name its folder, with params.json"
+        )
 
 
 def casts(file: OutputFile) -> bool:
@@ -166,6 +182,8 @@ def convert_checkpoint(
     notify: Notify = ignore,
 ) -> Done:
     """Write a checkpoint in another layout. Bit-exact: values are moved, and cast only if ``dtype`` or the converter says so.
+
+    The converter does where ``to`` is ``hf``: of Meta's parts in another dtype it made float16.
 
     >>> done = weightkit.convert_checkpoint("base", "meta", "meta")
     >>> [file.path for file in done.plan.files]

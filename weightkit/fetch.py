@@ -1,7 +1,7 @@
 """Downloads through the Hub's own client, each file checked as it arrives: against the catalog, and what the Hub states.
 
 import weightkit.fetch
-weightkit.fetch.fetch("hf://zjunlp/knowlm-13b-diff", out="zhixi-13b-diff")
+weightkit.fetch.fetch_release("hf://zjunlp/knowlm-13b-diff", out="zhixi-13b-diff")
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from weightkit import catalog
 from weightkit.blobs.addresses import HubAddress, address_of, is_address
-from weightkit.blobs.hub import REFETCHED, HubBlob, HubFolder, downloaded, licence_of, open_hub
-from weightkit.catalog.places import Only, on_the_hub, parts_of
+from weightkit.blobs.hub import REFETCHED, HubBlob, HubFolder, downloaded, open_hub
+from weightkit.catalog.places import Only, introduced, on_the_hub, parts_of
 from weightkit.core.digest import Digest, hash_file
 from weightkit.core.errors import DigestMismatch, PlanError, WeightkitError
-from weightkit.core.events import BytesWritten, FileFinished, FileKept, Notify, Started, ignore
+from weightkit.core.events import BytesFetched, BytesWritten, Event, FileFinished, FileKept, Notify, Started, ignore
 from weightkit.manifests import Entry
 from weightkit.proof.lists import usable
 from weightkit.run.ledgers.durable import flush_folder
 from weightkit.run.ledgers.lock import FolderLock
 from weightkit.run.ledgers.naming import give_name
 
-__all__ = ["Fetched", "FetchedFile", "Only", "Source", "fetch", "sources"]
+__all__ = ["Fetched", "FetchedFile", "Only", "Source", "fetch", "fetch_release", "sources"]
 
 STAGE = ".weightkit-fetch"
 """Where files lie in the folder that is written until their digests hold."""
@@ -113,8 +113,7 @@ def sources(what: str, only: Only | None = None) -> list[Source]:
     if not names:
         raise PlanError(f"NAME: {release.name} has nothing to fetch{f' as its {only}' if only else ''}")
     return [
-        Source(HubAddress(on_the_hub(name)), name if len(names) > 1 else "", by_file(catalog.load(name).entries()), name)
-        for name in names
+        Source(on_the_hub(name), name if len(names) > 1 else "", by_file(catalog.load(name).entries()), name) for name in names
     ]
 
 
@@ -127,7 +126,7 @@ def by_file(entries: Sequence[Entry]) -> dict[str, list[Digest]]:
     return found
 
 
-def fetch(
+def fetch_release(
     what: str,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -139,6 +138,9 @@ def fetch(
 
     A file that has another digest than the catalog or the Hub states is fetched once more, then refused; nothing appears under
     its name before its digests hold. Where only the Hub states a digest, the answer says so.
+
+    >>> str(weightkit.fetch.sources("zhixi-13b", "diff")[0].address)
+    'hf://zjunlp/zhixi-13b-diff'
 
     Args:
         what: A release of the catalog, or ``hf://owner/name[@revision][/path]``.
@@ -154,8 +156,8 @@ def fetch(
     wanted = sources(what, only)
     opened = [(source, repository_at(source)) for source in wanted]
     notes: list[str] = []
-    for source, folder in opened:
-        (say or notes.append)(about(source, folder))
+    for _, folder in opened:
+        (say or notes.append)(introduced(folder))
     lists = [(source, folder, blobs_of(folder)) for source, folder in opened]
     notify(Started(sum(blob.nbytes for _, _, blobs in lists for blob in blobs)))
     files: list[FetchedFile] = []
@@ -168,7 +170,14 @@ def fetch(
             into(target, source, folder, blobs, files, mismatches, notify)
             continue
         for blob in blobs:
-            keep(blob, source, mismatches, files, notify, lambda blob, wanted: (downloaded(blob, wanted=wanted), False))
+            keep(
+                blob,
+                source,
+                mismatches,
+                files,
+                notify,
+                lambda blob, wanted, count: (downloaded(blob, None, wanted, count), False),
+            )
         folders += [files[-1].path.parent] if files else []
     notes += REFETCHED
     REFETCHED.clear()
@@ -180,6 +189,9 @@ def fetch(
     elif bare:
         notes.append(f"checked against the digests that {endpoint()} states; the catalog has none of these files")
     return Fetched(tuple(folders), tuple(files), tuple(mismatches), tuple(notes))
+
+
+fetch = fetch_release
 
 
 def endpoint() -> str:
@@ -203,19 +215,29 @@ def repository_at(source: Source) -> HubFolder:
     return folder
 
 
-def about(source: Source, folder: HubFolder) -> str:
-    """What is said before anything is fetched: commit and licence."""
-    licence = licence_of(folder)
-    told = f"licence: {licence}, as the repository says" if licence else "the repository names no licence"
-    return f"{source.address} at commit {folder.commit[:12]}; {told}"
-
-
 def blobs_of(folder: HubFolder) -> list[HubBlob]:
     """The files that are fetched: all that was named but for git's own."""
     return [blob for name in folder.names() if name not in LEFT_OUT and isinstance(blob := folder.blob(name), HubBlob)]
 
 
-Get = Callable[[HubBlob, Sequence[Digest]], tuple[Path, bool]]
+Get = Callable[[HubBlob, Sequence[Digest], Notify], tuple[Path, bool]]
+
+
+class Count:
+    """A ``Notify`` that tells of a file's bytes as they come, and of each of them once, however often it came."""
+
+    def __init__(self, blob: HubBlob, notify: Notify) -> None:
+        self.blob, self.notify, self.seen = blob, notify, 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BytesFetched):
+            more = max(0, min(event.nbytes, self.blob.nbytes - self.seen))
+            self.seen += more
+            self.notify(BytesWritten(self.blob.path, more))
+
+    def finish(self) -> None:
+        """The file is here: of what was there already, too."""
+        self(BytesFetched(self.blob.path, self.blob.nbytes - self.seen, self.blob.nbytes))
 
 
 def keep(
@@ -228,12 +250,13 @@ def keep(
 ) -> None:
     """Get one file; one that is refused is listed, and the others go on."""
     published = (source.published or {}).get(blob.path.rpartition("/")[2], ())
+    count = Count(blob, notify)
     try:
-        path, kept = get(blob, published)
+        path, kept = get(blob, published, count)
     except DigestMismatch as error:
         mismatches.append(error)
         return
-    notify(BytesWritten(blob.path, blob.nbytes))
+    count.finish()
     files.append(FetchedFile(blob.name, path, blob.nbytes, blob.digest, bool(published), kept))
     notify(FileKept(blob.path, blob.nbytes) if kept else FileFinished(blob.path, blob.nbytes, (blob.digest, *published)))
 
@@ -264,13 +287,13 @@ def into(
             raise PlanError(f"{target}: {needed} bytes are needed and {free} are free on that disk; make room")
         stage = target / STAGE
 
-        def get(blob: HubBlob, wanted: Sequence[Digest]) -> tuple[Path, bool]:
+        def get(blob: HubBlob, wanted: Sequence[Digest], count: Notify) -> tuple[Path, bool]:
             final = target / names[blob]
             if blob in there:
                 for digest in wanted:
                     compare(final, blob, digest)
                 return final, True
-            partial = downloaded(blob, stage, wanted)
+            partial = downloaded(blob, stage, wanted, count)
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 give_name(partial, final)
@@ -281,11 +304,10 @@ def into(
 
         for blob in blobs:
             keep(blob, source, mismatches, files, notify, get)
-        if not mismatches:
-            shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise WeightkitError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
+        shutil.rmtree(target / STAGE, ignore_errors=True)
         lock.release(unmake=True)
 
 

@@ -7,13 +7,14 @@ weightkit.merge.merge_lora("llama-7b-hf", ["chinese-llama-plus-lora-7b", "chines
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
+from weightkit.catalog.outside import is_outside
 from weightkit.checkpoints import layout_named
 from weightkit.checkpoints.form import Form, Order
 from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
@@ -25,7 +26,7 @@ from weightkit.manifests import Entry
 from weightkit.methods import with_role
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
-from weightkit.methods.recipes import filled
+from weightkit.methods.recipes import filled, payloads_by_name
 from weightkit.methods.said import Said
 from weightkit.proof.completeness import complete
 from weightkit.proof.expecting import expecting
@@ -45,7 +46,7 @@ LORA = "--lora"
 
 def prepare(
     base: Place,
-    adapters: Place | Sequence[Place],
+    adapters: Place | Sequence[Place] | None,
     out: str | os.PathLike[str],
     *,
     how: Arithmetic | None = None,
@@ -61,17 +62,34 @@ def prepare(
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
     notify: Notify = ignore,
+    say: Callable[[str], None] | None = None,
 ) -> Plan:
-    """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``."""
-    adapters = as_tuple(adapters)
+    """Open the inputs, check what they are, and plan; writes nothing. Raises like ``merge_lora``.
+
+    ``say`` is told, before anything large is fetched, of the licence of what is fetched by its name.
+    """
+    names = tuple(one.name for one in with_role(LORA))
+    told: list[str] = []
+    adapters = () if adapters is None else as_tuple(adapters)
     cast_to = None if dtype is None else dtype_named(dtype)
+    if release is not None and is_outside(release):
+        raise PlanError(
+            f"--release {release}: is no entry of the catalog but a release with a recipe of its own",
+            hint=f"weightkit recover --release {release} --raw BASE --out OUT rebuilds it, whatever its method",
+        )
+    if not adapters:
+        if release is None:
+            raise PlanError(
+                f"{LORA}: is not named", hint="name the adapters, or a release whose own are fetched by their names"
+            )
+        folder_at(base, "--base")  # what is wrong on this machine is said before the Hub is asked
+        _, adapters, told = payloads_by_name(release, names, "merge", say=say)
     sources = check_out(Path(out), [("--base", base), *((LORA, one) for one in adapters)])
     lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     notes: list[str] = []
     published: list[tuple[str, Sequence[Entry]]] = []
     entry = None
     if release is not None:
-        names = tuple(one.name for one in with_role(LORA))
         entry, fill = filled(release, names, "merge", form=form, how=how, converter=converter)
         if entry.recipe is not None:
             counted(release, entry.recipe, len(adapters))
@@ -96,9 +114,9 @@ def prepare(
             made = layout_named(to or "hf").write(model, form)
         except ValueError as error:
             raise PlanError(f"{below.source.name}: {error}") from error
-        told = (*model.notes, *made.notes, *notes)
+        notes_of = (*model.notes, *made.notes, *told, *notes)
         files = tuple(file.watched_by(NotFinite()) for file in made.files)
-        found = Plan("merge", model.steps, files, made.small, told, tensors=made.named, listings=made.listings)
+        found = Plan("merge", model.steps, files, made.small, notes_of, tensors=made.named, listings=made.listings)
         found = expecting(replace(found, sources=sources), lists)
         if entry is not None:
             found = checked(found, entry, below, adapters=payloads, trust=trust_inputs)
@@ -115,7 +133,7 @@ def prepare(
 
 def merge_lora(
     base: Place,
-    adapters: Place | Sequence[Place],
+    adapters: Place | Sequence[Place] | None,
     out: str | os.PathLike[str],
     *,
     how: Arithmetic | None = None,
@@ -135,6 +153,7 @@ def merge_lora(
     verify_raw: bool = False,
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
+    reclaim_downloads: bool = False,
     progress: bool = False,
     raise_on_mismatch: bool = False,
     notify: Notify = ignore,
@@ -150,7 +169,8 @@ def merge_lora(
 
     Args:
         base: A folder in transformers' layout, or in Meta's, which is converted on the way.
-        adapters: Folders as PEFT writes them, in the order in which they are merged.
+        adapters: Folders as PEFT writes them, in the order in which they are merged. None with a ``release``: what the catalog
+            names on the Hub.
         out: The folder to write; made if it is not there.
         how: Roundings and order of sums.
         seek: Where a digest is known, find the rounding, order of sums and torch profile that give it.
@@ -170,6 +190,8 @@ def merge_lora(
         allow_tuned_base: Whether a base that looks merged already, or like a diff, may be used.
         trust_inputs: Whether no digests of inputs are checked, a release's or those of lists beside them; number, order and
             sizes are.
+        reclaim_downloads: Whether a file that this run downloads is removed from the client's cache once all that is made of it
+            stands.
         progress: Whether a bar is drawn, in a terminal or a notebook.
         raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens; see ``weightkit.core.events``.
@@ -209,6 +231,7 @@ def merge_lora(
         overwrite=overwrite,
         keep_mismatched=keep_mismatched,
         verify_raw=base if verify_raw else None,
+        reclaim_downloads=reclaim_downloads,
         progress=progress,
         raise_on_mismatch=raise_on_mismatch,
         notify=notify,

@@ -1,7 +1,7 @@
 """The publisher's whole way: a diff, the proof that it rebuilds the model, its lists, a recipe, a card, one commit on the Hub.
 
 import weightkit.publish
-weightkit.publish.publish("llama-7b", "my-tuned-7b", "my-release", repo="me/my-release")
+weightkit.publish.publish_release("llama-7b", "my-tuned-7b", "my-release", repo="me/my-release")
 """
 
 from __future__ import annotations
@@ -10,34 +10,31 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from weightkit import manifests
 from weightkit.blobs import Place
-from weightkit.blobs.upload import upload
-from weightkit.catalog.outside import BASE_TENSORS, METHODS, RECIPE, RELEASE_SUMS
+from weightkit.blobs.upload import check_repository, upload
+from weightkit.catalog.outside import BASE_TENSORS, CARD, METHODS, OF_ITS_OWN, RECIPE, RELEASE_SUMS
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.model import Model
 from weightkit.core.arguments import as_nbytes, telling
-from weightkit.core.blob import Blob, Folder
-from weightkit.core.digest import Digest, Hasher
+from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError
-from weightkit.core.events import BytesChecked, Notify, ignore
-from weightkit.core.passes import BLOCK_NBYTES
-from weightkit.manifests import Entry
+from weightkit.core.events import Notify, ignore
 from weightkit.manifests.tensors import TENSORS, encode
-from weightkit.methods import changed, method_named, options_for
+from weightkit.methods import Method, changed, method_named, options_for
 from weightkit.methods.base import based
+from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
-from weightkit.methods.wkx import SUFFIX
-from weightkit.methods.xor_files import ENC
-from weightkit.proof.card import card, recipe
+from weightkit.proof.card import Told, card, recipe
 from weightkit.proof.completeness import whole_base, whole_source
 from weightkit.proof.contents import tensor_digests
+from weightkit.proof.released import adapter_release, comes_back, of_its_files
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
 from weightkit.run.execute import SUMS_ONLY, Done, carry_out, check_out
 from weightkit.run.plan import Plan, SmallFile
-from weightkit.streams import whole
+from weightkit.run.receipts import Receipt
 
-__all__ = ["Published", "carry", "prepare", "publish"]
+__all__ = ["Arithmetic", "Published", "Rules", "carry", "prepare", "publish", "publish_release"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +44,12 @@ class Published:
     Attributes:
         done: The files, which stand in the folder.
         commit: The commit on the Hub in which the release appeared whole; None where it was not uploaded.
+        notes: What else there is in the repository, or that all of it stood there already.
     """
 
     done: Done
     commit: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -65,6 +64,7 @@ def prepare(
     *,
     method: str = "exact",
     rules: Rules | None = None,
+    how: Arithmetic | None = None,
     title: str = "",
     licence: str = "",
     base_model: str = "",
@@ -81,69 +81,63 @@ def prepare(
         raise PlanError(f"--method {method[:40]} is none that is published", hint=f"known: {', '.join(METHODS)}")
     sources = check_out(Path(out), [("--base", raw), ("--tuned", tuned)])
     chosen, rules = method_named(METHODS[method]), rules or Rules()
-    refusal = f"--method {method} keeps every bit of TUNED: it goes with none of the options on tensors"
-    options = options_for(chosen, changed(rules), refusal)
-    base = whole_base(based(raw, "--base"))
-    model = based(tuned, "--tuned")
-    read = whole_source(open_checkpoint(model.source, "--tuned"))
-    made = chosen.make(base, model, options, Form())
-    own = {name for name in made_names(made) if name in (RECIPE, RELEASE_SUMS, BASE_TENSORS, TENSORS)}
-    if own:
-        raise PlanError(
-            f"--tuned {read.name} holds {sorted(own)[0]}, a name that a release has of its own", hint="move it away"
-        )
+    told = Told(title or Path(out).resolve().name, licence, base_model, check_repository(repo), Path(out).resolve().name)
+    own = recipe(chosen.name, told, rules, how if chosen.role == "--lora" else None)
+    description = card(chosen.name, told)
+    base, model = whole_base(based(raw, "--base")), based(tuned, "--tuned")
+    for name in (RECIPE, RELEASE_SUMS, BASE_TENSORS):
+        if model.source.holds(name):
+            raise PlanError(
+                f"--tuned {model.source.name} holds {name}, a name that a release has of its own", hint="move it away"
+            )
+    if chosen.role == "--lora":
+        if changed(rules):
+            raise PlanError("--method lora merges an adapter: it goes with none of the options on tensors")
+        payload = adapter_release(base, model.source, how or Arithmetic(), notify)
+        made, known = payload.plan, payload.known
+    else:
+        if how is not None:
+            raise PlanError(f"--rounding and --sums are for --method lora, not for {method}")
+        made, known = difference(chosen, base, model, rules, notify)
     below = tensor_digests(open_checkpoint(base.source, "--base").tensors, notify)
-    small = [
-        SmallFile(BASE_TENSORS, encode(below)),
-        SmallFile(RECIPE, recipe(chosen.name, title or Path(out).name, base_model, licence, rules)),
-    ]
-    if chosen.settles:
-        small.append(SmallFile(TENSORS, encode(tensor_digests(read.tensors, notify))))
-        small.append(SmallFile(RELEASE_SUMS, manifests.encode(file_digests(made, model.source, notify))))
-    text = card(title or Path(out).name, base_model, licence, repo, chosen.name)
-    kept = [one for one in made.small if one.path != "README.md"]
-    small.append(SmallFile("README.md", text))
-    return replace(made, job="publish", small=tuple(sorted((*kept, *small), key=lambda one: one.path)), sources=sources)
+    small = [one for one in made.small if one.path != CARD]
+    notes = made.notes
+    if model.source.holds(CARD) and not any(one.path.startswith(f"{CARD}.") for one in made.files):
+        notes = (*notes, f"--tuned {model.source.name}: its {CARD} does not come back: the release has a card of its own")
+    small += [*known, SmallFile(BASE_TENSORS, encode(below)), SmallFile(RECIPE, own), SmallFile(CARD, description)]
+    steps = (*made.steps, *([f"to hf://{repo}: all files first, then one commit"] if repo else []))
+    in_order = tuple(sorted(small, key=lambda one: one.path))
+    return replace(made, job="publish", small=in_order, steps=steps, notes=notes, sources=sources)
 
 
-def made_names(plan: Plan) -> set[str]:
-    """Names of all files of a plan."""
-    return {one.path for one in plan.everything}
+def difference(chosen: Method, base: Model, tuned: Model, rules: Rules, notify: Notify) -> tuple[Plan, tuple[SmallFile, ...]]:
+    """The payload that rebuilds a model, and the lists of what comes out, as far as they are known before it is made.
+
+    Raises:
+        PlanError: The two do not fit together.
+        FormatError: One is damaged.
+    """
+    if rules.inv_freq != Rules().inv_freq:
+        raise PlanError("--inv-freq is no word of a recipe, so whoever recovers would not know: leave it out")
+    refusal = f"--method {chosen.name} keeps every bit of TUNED: it goes with none of the options on tensors"
+    options = options_for(chosen, changed(rules), refusal)
+    read = whole_source(open_checkpoint(tuned.source, "--tuned"))
+    made = chosen.make(base, tuned, options, Form())
+    if not chosen.settles:
+        return comes_back(made), ()
+    tensors = SmallFile(TENSORS, encode(tensor_digests(read.tensors, notify)))
+    made = replace(made, small=tuple(one for one in made.small if one.path != CARD))
+    return made, (tensors, of_its_files(made, tuned.source, notify))
 
 
-def file_digests(plan: Plan, tuned: Folder, notify: Notify) -> list[Entry]:
-    """SHA-256 of the tuned model's files that come back byte for byte, under their own names."""
-    found = []
-    for one in plan.everything:
-        if one.path.endswith(SUFFIX):
-            name = one.path.removesuffix(SUFFIX)
-        elif (match := ENC.fullmatch(one.path)) is not None:
-            found.append(Entry(match["name"], Digest("sha256", match["digest"].lower())))
-            continue
-        else:
-            name = one.path
-        if tuned.holds(name):
-            found.append(Entry(name, digest_of(tuned.blob(name), notify)))
-    return found
-
-
-def digest_of(blob: Blob, notify: Notify) -> Digest:
-    """SHA-256 of a file."""
-    hasher = Hasher(["sha256"], blob.nbytes)
-    for chunk in whole(blob).chunks(BLOCK_NBYTES):
-        hasher.update(chunk)
-        notify(BytesChecked(blob.name, len(chunk)))
-    blob.check()
-    return hasher.digests()["sha256"]
-
-
-def publish(
+def publish_release(
     raw: Place,
     tuned: Place,
     out: str | os.PathLike[str],
     *,
     method: str = "exact",
     rules: Rules | None = None,
+    how: Arithmetic | None = None,
     title: str = "",
     licence: str = "",
     base_model: str = "",
@@ -159,14 +153,20 @@ def publish(
 
     The folder holds the diff, ``SHA256SUMS`` of all in it, ``RELEASE.sha256`` of what comes out, ``BASE.TENSORS`` of the base,
     ``release.toml`` (what ``recover --release`` follows) and a card. What comes out is the tuned model byte for byte with
-    ``exact`` and ``enc``; with ``additive`` it is ``base + (tuned - base)``, and ``RELEASE.sha256`` is of that.
+    ``exact`` and ``enc``; with ``additive`` it is ``base + (tuned - base)``, with ``lora`` the base with the adapter merged:
+    ``RELEASE.sha256`` is of that.
+
+    >>> made = weightkit.publish_release("base", "tuned", "my-release", licence="apache-2.0")
+    >>> made.ok, weightkit.recover_release("base", None, "rebuilt", release="my-release").ok
+    (True, True)
 
     Args:
         raw: The base that everybody has.
-        tuned: The tuned model.
+        tuned: The tuned model; for ``lora`` the adapter, as PEFT writes it.
         out: The folder to write; made if it is not there.
-        method: ``exact``, ``additive`` or ``enc``.
+        method: ``exact``, ``additive``, ``enc`` or ``lora``.
         rules: For ``additive``: what both sides are cast to, and what rows are that the base lacks.
+        how: For ``lora``: how the adapter is added.
         title: For people; the folder's name by default.
         licence: For the card, as ``apache-2.0``.
         base_model: What the base is called on the Hub, for the card and the recipe.
@@ -174,7 +174,8 @@ def publish(
         private: Whether a repository that is made is private.
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
-        overwrite: Whether files of the same names in ``out`` may be replaced.
+        overwrite: Whether files of the same names may be replaced, in ``out`` and in the repository, and the payload of an
+            earlier release removed there.
         progress: Whether a bar is drawn.
         notify: Told what happens.
 
@@ -189,6 +190,7 @@ def publish(
             out,
             method=method,
             rules=rules,
+            how=how,
             title=title,
             licence=licence,
             base_model=base_model,
@@ -198,6 +200,9 @@ def publish(
         return carry(
             planned, out, repo=repo, private=private, jobs=jobs, max_memory=max_memory, overwrite=overwrite, notify=told
         )
+
+
+publish = publish_release
 
 
 def carry(
@@ -214,11 +219,20 @@ def carry(
     """Carry out what ``prepare`` planned, then upload. Arguments, result and errors are those of ``publish``."""
     lists = dict(SUMS_ONLY)
     if any(file.twin for file in planned.files):
-        lists = {RELEASE_SUMS: lambda receipt: (receipt.twin or receipt.digests)["sha256"], **SUMS_ONLY}
+        lists = {RELEASE_SUMS: comes_out, **SUMS_ONLY}
     done = carry_out(
         planned, Path(out), jobs=jobs, max_memory=as_nbytes(max_memory), overwrite=overwrite, lists=lists, notify=notify
     )
     if not repo or not done.ok:
         return Published(done)
-    names = sorted({*(receipt.path for receipt in done.report.receipts), *lists})
-    return Published(done, upload(Path(out), names, repo, private=private))
+    of_tensors = [TENSORS] if planned.tensors else []
+    files = {one.path: one.digests["sha256"] for one in done.report.receipts}
+    uploaded = upload(Path(out), {**files, **dict.fromkeys((*of_tensors, *lists))}, repo, private=private, replacing=overwrite)
+    return Published(done, uploaded.commit, uploaded.notes)
+
+
+def comes_out(receipt: Receipt) -> Digest | None:
+    """The digest of what recovering gives of a file; None of what only tells of the release."""
+    if receipt.path in OF_ITS_OWN:
+        return None
+    return (receipt.twin or receipt.digests)["sha256"]

@@ -7,14 +7,13 @@ weightkit.recover.recover_release("llama-13b", "zhixi-diff", "zhixi-13b")
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at, streaming
 from weightkit.catalog.outside import RELEASE_SUMS, is_outside, read_outside
-from weightkit.catalog.places import by_name
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.huggingface import HUGGINGFACE
@@ -24,18 +23,18 @@ from weightkit.core.errors import PlanError
 from weightkit.core.events import Notify, ignore
 from weightkit.core.probes import NotFinite
 from weightkit.manifests import Entry
-from weightkit.methods import recognised, with_role
+from weightkit.methods import method_named, recognised, with_role
 from weightkit.methods.additive import suspected
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
-from weightkit.methods.recipes import filled, recipe_rules
+from weightkit.methods.recipes import filled, payloads_by_name, recipe_how, recipe_rules
 from weightkit.methods.said import Said, refusal
 from weightkit.methods.xor_end import sound
 from weightkit.proof.completeness import complete, lacking
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
-from weightkit.proof.outside import base_is
+from weightkit.proof.outside import all_proved, base_is
 from weightkit.proof.own_lists import as_listed
 from weightkit.proof.sizes import base_fits, counted, made_by, result_fits
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
@@ -64,8 +63,11 @@ def prepare(
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
     stream: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Plan:
     """Open the inputs, tell what kind of diff it is, check that they fit, and plan; touches nothing.
+
+    ``say`` is told, before anything large is fetched, of the licence of what is fetched by its name.
 
     Raises:
         PlanError: They do not fit together, or the output cannot go where it should.
@@ -73,21 +75,27 @@ def prepare(
     """
     lora = as_tuple(lora)
     own = None
+    told: list[str] = []
+    names = tuple(one.name for one in with_role(DIFF))
     if release is not None and is_outside(release):
         own, release = read_outside(release), None
         diff = own.folder if diff is None else diff
     elif diff is None:
-        diff, found = by_name(release or "")
-        lora = lora or tuple(found)
-    named = [] if key is None else [("--key", key)]
-    sources = check_out(Path(out), [("--raw", raw), (DIFF, diff), *named, *((LORA, one) for one in lora)])
+        if release is None:
+            raise PlanError(f"{DIFF}: is not named", hint="name the diff, or a release whose diff is fetched by its name")
+        folder_at(raw, "--raw")  # what is wrong on this machine is said before the Hub is asked
+        diff, named, told = payloads_by_name(release, names, "recover", adapters=not lora, say=say)
+        lora = lora or named
+    if diff is None:
+        raise PlanError(f"--release {release}: the catalog knows no diff of it", hint="name it with --diff")
+    keys = [] if key is None else [("--key", key)]
+    sources = check_out(Path(out), [("--raw", raw), (DIFF, diff), *keys, *((LORA, one) for one in lora)])
     lists = [(path, manifests.read(path)) for path in as_paths(checksums)]
     said = Said(rules or Rules(), form or Form(), how, allow_tuned_base)
     notes: list[str] = []
     published_key = entry = None
     published: list[tuple[str, Sequence[Entry]]] = []
     if release is not None:
-        names = tuple(one.name for one in with_role(DIFF))
         entry, fill = filled(release, names, "recover", rules=rules, form=form, how=how, converter=converter)
         lists += entry.named()
         published = [(f"--release {release}", entry.entries())]
@@ -100,12 +108,14 @@ def prepare(
         listed = Path(f"{own.name}/{RELEASE_SUMS}")
         lists.append((listed, list(own.results)))
         published = [(f"--release {own.name}", own.results)]
-        said = Said(recipe_rules(own.recipe, said.rules), said.form, said.how, allow_tuned_base)
+        how = recipe_how(own.name, own.recipe, said.how)
+        said = Said(recipe_rules(own.recipe, said.rules), said.form, how, allow_tuned_base)
         notes = base_is(own, base)
-    payload = folder_at(diff, DIFF)
+    role = DIFF if own is None else method_named(own.recipe.method).role
+    payload = folder_at(diff, role)
     if stream:
-        payload = streaming(payload, DIFF)
-    method, seen = recognised(payload, DIFF)
+        payload = streaming(payload, role)
+    method, seen = recognised(payload, role)
     if own is not None and own.recipe.method != method.name:
         raise PlanError(f"--release {own.name}: says {own.recipe.method}, and its payload is {seen.what}: {seen.saw}")
     if entry is not None:
@@ -117,20 +127,26 @@ def prepare(
         raise PlanError(refusal(method, payload, seen))
     key_folder = None if key is None else folder_at(key, "--key")
     opening = said.to(method, payload, seen, key=key_folder, published_key=published_key)
-    sum_of = method.rebuild(base, payload, opening)
     adapters = tuple(folder_at(one, LORA) for one in lora)
+    if role == LORA:  # merged like the others, and before them
+        sum_of, adapters = base, (payload, *adapters)
+    else:
+        sum_of = method.rebuild(base, payload, opening)
     model = said.merged(sum_of, adapters)
     if said.form.tokenizer_from and adapters:  # what the user says goes before what an adapter brings
         model = replace(model, tokenizers=sum_of.tokenizers)
     if entry is not None:
         result_fits(entry, model)
     planned = written(model, said.form, payload.name)
-    steps = (f"{DIFF} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
-    planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *notes), sources=sources), lists)
+    steps = (f"{role} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
+    planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *told, *notes), sources=sources), lists)
+    if own is not None:
+        all_proved(own, planned)
     planned = sound(planned)
     if entry is not None:
         planned = checked(planned, entry, base, key_folder, payload, adapters, trust=trust_inputs)
-    planned = as_listed(planned, [(DIFF, payload), *((LORA, one) for one in adapters)], trust=trust_inputs)
+    payloads = dict.fromkeys([(role, payload), *((LORA, one) for one in adapters)])
+    planned = as_listed(planned, list(payloads), trust=trust_inputs)
     if not lone_file(payload) or release is not None:
         complete(planned, payload.name, published)
     why = lacking(planned) if model.files is not None else ""
@@ -170,6 +186,7 @@ def recover_release(
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
     stream: bool = False,
+    reclaim_downloads: bool = False,
     progress: bool = False,
     raise_on_mismatch: bool = False,
     notify: Notify = ignore,
@@ -206,6 +223,8 @@ def recover_release(
         trust_inputs: Whether no digests of inputs are checked, a release's or those of lists beside them; number, order and
             sizes are.
         stream: Whether a diff on the Hub is read as it is needed, and never stored.
+        reclaim_downloads: Whether a file that this run downloads is removed from the client's cache once all that is made of it
+            stands.
         progress: Whether a bar is drawn, in a terminal or a notebook.
         raise_on_mismatch: Whether a digest that does not hold is raised, the others as its notes, and not only reported.
         notify: Told what happens; see ``weightkit.core.events``.
@@ -243,6 +262,7 @@ def recover_release(
         overwrite=overwrite,
         keep_mismatched=keep_mismatched,
         verify_raw=raw if verify_raw else None,
+        reclaim_downloads=reclaim_downloads,
         progress=progress,
         raise_on_mismatch=raise_on_mismatch,
         notify=notify,

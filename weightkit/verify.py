@@ -25,6 +25,8 @@ from weightkit.core.events import BytesWritten, Notify, Started, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
 from weightkit.manifests import tensors as tensor_lists
+from weightkit.methods.wkx import SUFFIX
+from weightkit.methods.xor_files import ENC
 from weightkit.proof.completeness import INDEX, INDEX_NBYTES, missing_of
 from weightkit.proof.contents import tensor_digests
 from weightkit.proof.glance import at_a_glance, hint
@@ -176,10 +178,16 @@ def look(
 
 def unlisted(folder: Path, wanted: Mapping[str, Sequence[Entry]], extra: set[str]) -> list[Checked]:
     """Files that are neither there nor in a list, and belong to those that are, by an index or the numbers in their names."""
-    names = {*wanted, *extra}
+    names = {stands_for(one) for one in (*wanted, *extra)}
     indexes = {name: small(folder / name) for name in sorted(names) if name.endswith(INDEX)}
     missing, reason = missing_of(names, indexes)
     return [Checked(name, "missing", hint=f"no list has it, and {reason} it") for name in missing]
+
+
+def stands_for(name: str) -> str:
+    """The file that comes out of a published one, which belongs to the others by its own name."""
+    match = ENC.fullmatch(name)
+    return match["name"] if match else name.removesuffix(SUFFIX)
 
 
 def small(file: Path) -> bytes:

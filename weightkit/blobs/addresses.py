@@ -71,9 +71,10 @@ def address_of(place: str, role: str) -> HubAddress | WebAddress:
         return hub_address(rest if page is None else from_page(page["rest"]), place, role)
     if scheme == "https" and rest and "@" not in rest.partition("/")[0] and printable(rest):
         return WebAddress(place)
+    shown = re.sub(r"//[^/]*@", "//...@", place)[:80]
     raise PlanError(
-        f"{role}: {place[:80]} is an address of a kind that is not fetched",
-        path=place,
+        f"{role}: {shown!a} is an address of a kind that is not fetched",
+        path=shown,
         hint="hf://OWNER/NAME and https:// are; else download it first and name the folder",
     )
 
@@ -92,7 +93,7 @@ def hub_address(rest: str, place: str, role: str) -> HubAddress:
     owner, _, more = rest.partition("/")
     name, _, path = more.partition("/")
     name, _, revision = name.partition("@")
-    path = path.strip("/")
+    path = path.removesuffix("/")
     inside = path.split("/") if path else []
     safe = all(one not in ("", ".", "..") and printable(one) for one in inside)
     if not (PART.fullmatch(owner) and PART.fullmatch(name) and ".." not in name) or not safe:

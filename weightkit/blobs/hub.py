@@ -7,30 +7,43 @@ it is used before its digest is the one that the Hub states: the client itself c
 
 from __future__ import annotations
 
+import os
 import re
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from weightkit.blobs.addresses import HubAddress
+from weightkit.blobs.guard import Forbidden, asking, install
 from weightkit.blobs.local import LocalBlob, LocalFolder, open_local
-from weightkit.blobs.reads import Piece, Window, fetched_range
+from weightkit.blobs.reads import BLOCK, LATER, PAUSE_SECONDS, TRIES, fetched_range, flowing, of_the_network
+from weightkit.blobs.window import LOOK_UP_SECONDS, Piece, Window, Windows, ascending
 from weightkit.core.blob import Blob, Extent, Folder
 from weightkit.core.buffers import Buffer
-from weightkit.core.digest import Digest, hash_file
+from weightkit.core.digest import Digest, Hasher, hash_file
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError, WeightkitError
+from weightkit.core.events import BytesFetched, Notify, ignore, tell
 from weightkit.core.installed import adding
 
 __all__ = ["REFETCHED", "HubBlob", "HubFolder", "downloaded", "licence_of", "open_hub"]
 
-PIECE = 16 << 10
-"""Headers are read by the piece; several that lie together in one request."""
+WHOLE_NBYTES = 256 << 10
+"""Files up to this size are read whole, and checked before a byte is used."""
 
-KEPT_PIECES = 1 << 10
+KEPT_FILES = 64
+"""Of those, as many are kept."""
+
+WINDOW_NBYTES = 16 << 20
+"""Of a streamed file, how much may have come before it is asked for."""
+
+REQUIREMENT = "huggingface_hub>=1.1"
+"""As setup.cfg has it. What it is for: ``hf_hub_download(tqdm_class=)``, a session with hooks, one commit of many files."""
+
 SECRET = re.compile(r"hf_\w+")
 
 
@@ -43,17 +56,22 @@ def client() -> Any:
     try:
         import huggingface_hub.constants
         import huggingface_hub.errors
+        import huggingface_hub.file_download
         import huggingface_hub.utils
     except ImportError as error:
         raise WeightkitError(
-            f"huggingface_hub, which names on the Hub need, is not installed; install it: {adding('huggingface_hub')}"
+            f"huggingface_hub, which names on the Hub need, is not installed; install it: {adding(REQUIREMENT)}"
         ) from error
+    if not hasattr(huggingface_hub, "set_client_factory"):
+        found = getattr(huggingface_hub, "__version__", "an old one")
+        raise WeightkitError(f"huggingface_hub {found} is too old for names on the Hub; install a newer: {adding(REQUIREMENT)}")
+    install(huggingface_hub)
     return huggingface_hub
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """What the client raises, in one line; a token is in none.
+def told(name: str, doing: str = "fetched") -> Iterator[None]:
+    """What the client raises, in one line; a token is in none. ``doing`` is what could not be done.
 
     Raises:
         PlanError: There is no such thing, or it may not be had.
@@ -62,7 +80,10 @@ def told(name: str) -> Iterator[None]:
     hub = client()
     errors = hub.errors
     try:
-        yield
+        with asking():
+            yield
+    except Forbidden as error:
+        raise FormatError(name, f"is not fetched: {error}") from error
     except errors.GatedRepoError as error:
         raise PlanError(
             f"{name}: the Hub asks for a token, or this one may not read it", hint="hf auth login, or set HF_TOKEN"
@@ -87,11 +108,11 @@ def told(name: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise PlanError(f"{name}: is no name on the Hub") from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise FormatError(name, f"cannot be fetched: {plain(error)}; try again") from error
+        raise FormatError(name, f"cannot be {doing}: {plain(error)}; try again") from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+        if not of_the_network(error):
             raise
-        raise FormatError(name, f"cannot be fetched: {plain(error)}; try again") from error
+        raise FormatError(name, f"cannot be {doing}: {plain(error)}; try again") from error
 
 
 def offline(name: str, error: Exception) -> PlanError:
@@ -105,7 +126,7 @@ def offline(name: str, error: Exception) -> PlanError:
 def plain(error: Exception) -> str:
     """The first line of an error, without secrets and signatures."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return SECRET.sub("hf_...", re.sub(r"\?\S+", "", line))[:200]
+    return SECRET.sub("hf_...", re.sub(r"\?\S+", "", line))[:200].rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,77 +166,74 @@ class HubBlob:
 
     @property
     def stated(self) -> tuple[Digest, ...]:
-        """The digest that the Hub states; no byte is used before it holds, unless in ranges."""
+        """The digest that the Hub states. What a pass uses of the file, and what is read of it whole, has it."""
         return (self.digest,)
+
+    @property
+    def ahead_nbytes(self) -> int:
+        """Memory that a pass over it holds beside its blocks."""
+        return WINDOW_NBYTES + 4 * BLOCK if self.streamed else 0
+
+    @property
+    def source(self) -> Piece:
+        """How its bytes are fetched."""
+        return Piece(self.name, self.nbytes, self.ranged, self.flow)
 
     def read(self, start: int, stop: int) -> Buffer:
         """Bytes ``[start, stop)``: of the file in the cache where a pass has begun, of the network else."""
         if (local := LOCAL.get(self.version)) is not None:
             return local.read(start, stop)
+        if self.nbytes <= WHOLE_NBYTES or (start, stop) == (0, self.nbytes):
+            return LOCAL.content(self)[start:stop]
         if (window := WINDOWS.get(self.version)) is not None and (found := window.read(start, stop)) is not None:
             return found
-        return self.pieces(start, stop)
+        return WINDOWS.witness(self.version).read(self.source, start, stop)
 
-    def pieces(self, start: int, stop: int) -> Buffer:
-        """Bytes in ranges; small ranges that were read before are kept."""
-        if stop - start > PIECE * 16:
-            return bytearray(self.ranged(start, stop))
-        first, last = start // PIECE, max(start, stop - 1) // PIECE
-        with KEPT.lock:
-            wanted = [number for number in range(first, last + 1) if KEPT.get((self.version, number)) is None]
-        if wanted:
-            low, high = wanted[0] * PIECE, min(self.nbytes, (wanted[-1] + 1) * PIECE)
-            found = memoryview(self.ranged(low, high))
-            with KEPT.lock:
-                for at in range(low, high, PIECE):
-                    KEPT.put((self.version, at // PIECE), bytes(found[at - low : at - low + PIECE]))
-        with KEPT.lock:
-            whole = b"".join(KEPT.get((self.version, number)) or b"" for number in range(first, last + 1))
-        if len(whole) < stop - first * PIECE:  # another thread needed the room
-            return bytearray(self.ranged(start, stop))
-        return bytearray(whole[start - first * PIECE : stop - first * PIECE])
-
-    def ranged(self, start: int, stop: int) -> bytes:
+    def ranged(self, start: int, stop: int) -> bytearray:
         """Bytes of the network."""
-        hub = client()
-        url = hub.hf_hub_url(self.repository, self.path, revision=self.commit)
         with told(self.name):
-            return fetched_range(url, hub.utils.build_hf_headers(), start, stop, self.name)
+            return fetched_range(*self.request(), start, stop, self.name)
+
+    def flow(self, start: int, stop: int) -> Iterator[bytearray]:
+        """Bytes of the network, a block at a time."""
+        with told(self.name):
+            yield from flowing(*self.request(), start, stop, self.name)
+
+    def request(self) -> tuple[str, dict[str, str]]:
+        """Address and headers."""
+        hub = client()
+        return hub.hf_hub_url(self.repository, self.path, revision=self.commit), hub.utils.build_hf_headers()
 
     @contextmanager
     def ahead(self, extents: Sequence[Extent], nbytes: int) -> Iterator[None]:
-        """A pass begins: the whole file is fetched and checked; a streamed one is fetched early, piece by piece."""
-        if not extents or LOCAL.get(self.version) is not None:
+        """A pass begins: the whole file is fetched and checked; a streamed one is fetched early, from front to back.
+
+        Raises:
+            DigestMismatch: It has another digest than the Hub states.
+        """
+        if not extents or LOCAL.get(self.version) is not None or (self.streamed and self.nbytes <= WHOLE_NBYTES):
             yield
             return
         if not self.streamed:
             LOCAL.fetch(self)
             yield
             return
-        window = Window(Piece(self.nbytes, self.ranged, self.name), self.digest, nbytes)
-        with WINDOWS.opened(self.version, window), window:
-            yield
+        window = Window(self.source, self.digest, WINDOWS.witness(self.version), min(nbytes, WINDOW_NBYTES), self.nbytes)
+        if ascending(extents):
+            with WINDOWS.reading(self.version, extents[0].start, window):
+                yield
+            return
+        yield
+        window.prove()
+
+    def drop(self) -> None:
+        """Remove the file from the client's cache, if it was downloaded in this process and was not there before."""
+        LOCAL.drop(self)
 
     def check(self) -> None:
         """A commit does not change; the file in the cache may."""
         if (local := LOCAL.get(self.version)) is not None:
             local.check()
-
-
-class Kept:
-    """The pieces read last."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.pieces: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-
-    def get(self, key: tuple[str, int]) -> bytes | None:
-        return self.pieces.get(key)
-
-    def put(self, key: tuple[str, int], content: bytes) -> None:
-        self.pieces[key] = content
-        while len(self.pieces) > KEPT_PIECES:
-            self.pieces.popitem(last=False)
 
 
 class Local:
@@ -225,49 +243,101 @@ class Local:
         self.lock = threading.Lock()
         self.busy: dict[str, threading.Lock] = {}
         self.blobs: dict[str, LocalBlob] = {}
+        self.own: set[str] = set()
+        """Those that the cache did not hold before."""
+        self.small: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, version: str) -> LocalBlob | None:
+        """A file, if it was downloaded."""
         return self.blobs.get(version)
 
     def fetch(self, blob: HubBlob) -> LocalBlob:
         """The file in the cache, downloaded once however many ask."""
         with self.lock:
             turn = self.busy.setdefault(blob.version, threading.Lock())
-        with turn:
-            if blob.version not in self.blobs:
-                self.blobs[blob.version] = open_local(downloaded(blob))
-            return self.blobs[blob.version]
-
-
-class Windows:
-    """Streams under way, by version."""
-
-    def __init__(self) -> None:
-        self.open: dict[str, Window] = {}
-
-    def get(self, version: str) -> Window | None:
-        return self.open.get(version)
-
-    @contextmanager
-    def opened(self, version: str, window: Window) -> Iterator[None]:
-        self.open[version] = window
+        while not turn.acquire(timeout=LOOK_UP_SECONDS):
+            tell(BytesFetched(blob.name, 0, blob.nbytes))
         try:
-            yield
+            if blob.version not in self.blobs:
+                there = in_cache(blob)
+                found = open_local(downloaded(blob))
+                if not there:
+                    self.own.add(blob.version)
+                WINDOWS.witness(blob.version).vouched(blob.source, lambda at, stop: found.read(at, stop))
+                self.blobs[blob.version] = found
+            return self.blobs[blob.version]
         finally:
-            if self.open.get(version) is window:
-                del self.open[version]
+            turn.release()
+
+    def drop(self, blob: HubBlob) -> None:
+        """Remove a file that is this process's own download."""
+        with self.lock:
+            turn = self.busy.setdefault(blob.version, threading.Lock())
+        with turn:
+            if blob.version in self.own:
+                self.own.discard(blob.version)
+                local = self.blobs.pop(blob.version)
+                local.check()
+                drop(local.path)
+
+    def content(self, blob: HubBlob) -> bytearray:
+        """All of a file, whose digest holds; the last small ones are kept.
+
+        Raises:
+            DigestMismatch: It has another digest than the Hub states, twice.
+        """
+        with self.lock:
+            kept = self.small.get(blob.version)
+        if kept is not None:
+            return bytearray(kept)
+        for last in (False, True):
+            content = blob.ranged(0, blob.nbytes)
+            hasher = Hasher({blob.digest.algorithm}, blob.nbytes)
+            hasher.update(content)
+            found = hasher.digests()[blob.digest.algorithm]
+            if found == blob.digest:
+                break
+            if last:
+                raise refused(blob.name, blob.digest, found, "the Hub states")
+            REFETCHED.append(f"{blob.name}: the first download had another digest than stated, and was fetched again")
+        if blob.nbytes <= WHOLE_NBYTES:
+            with self.lock:
+                self.small[blob.version] = bytes(content)
+                while len(self.small) > KEPT_FILES:
+                    self.small.popitem(last=False)
+        return content
 
 
-KEPT, LOCAL, WINDOWS = Kept(), Local(), Windows()
+LOCAL, WINDOWS = Local(), Windows()
 
 
-def downloaded(blob: HubBlob, local_dir: Path | None = None, wanted: Sequence[Digest] = ()) -> Path:
+def forked() -> None:
+    """A child has streams and books of its own: a lock may be held in its parent's."""
+    global LOCAL, WINDOWS
+    known = LOCAL.blobs
+    LOCAL, WINDOWS = Local(), Windows()
+    LOCAL.blobs = dict(known)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forked)
+
+
+def refused(name: str, wanted: Digest, found: Digest, who: str) -> DigestMismatch:
+    """What is said of a file that came wrong twice."""
+    return DigestMismatch(name, wanted.algorithm, wanted.hex, found.hex, f"twice other bytes came than {who}; it is refused")
+
+
+def downloaded(
+    blob: HubBlob, local_dir: Path | None = None, wanted: Sequence[Digest] = (), notify: Notify | None = None
+) -> Path:
     """A file in the client's cache, or in a folder, whose digests hold.
 
     Args:
         blob: The file.
         local_dir: Where it is put; None for the cache.
         wanted: Digests that were published of it, besides the Hub's own.
+        notify: Told of bytes as they come; None: whoever listens in this thread.
 
     Raises:
         DigestMismatch: It has another digest than is stated, twice.
@@ -276,7 +346,7 @@ def downloaded(blob: HubBlob, local_dir: Path | None = None, wanted: Sequence[Di
     """
     digests = (*wanted, blob.digest)
     for again in (False, True):
-        path = Path(fetched(blob, local_dir, again=again))
+        path = Path(fetched(blob, local_dir, notify or tell, again=again))
         found = hash_file(path, {one.algorithm for one in digests})
         wrong = next((one for one in digests if found[one.algorithm] != one), None)
         if wrong is None:
@@ -286,8 +356,7 @@ def downloaded(blob: HubBlob, local_dir: Path | None = None, wanted: Sequence[Di
         if again:
             drop(path)
             who = "the Hub states" if wrong == blob.digest else "was published"
-            reason = f"twice other bytes came than {who}; it is refused, and was removed from the cache"
-            raise DigestMismatch(blob.name, wrong.algorithm, wrong.hex, found[wrong.algorithm].hex, reason)
+            raise refused(blob.name, wrong, found[wrong.algorithm], who)
         REFETCHED.append(f"{blob.name}: the first download had another digest than stated, and was fetched again")
     raise AssertionError
 
@@ -296,8 +365,12 @@ def remember(blob: HubBlob) -> None:
     """Let the client note which commit a branch is, so that its cache is found offline."""
     if (place := (blob.repository, blob.revision)) not in REMEMBERED:
         REMEMBERED.add(place)
-        with told(blob.name):
-            client().hf_hub_download(blob.repository, blob.path, revision=blob.revision or None, tqdm_class=silent())
+        patiently(
+            blob.name,
+            lambda hub: hub.hf_hub_download(
+                blob.repository, blob.path, revision=blob.revision or None, tqdm_class=counting(blob, ignore)
+            ),
+        )
 
 
 REMEMBERED: set[tuple[str, str]] = set()
@@ -313,30 +386,67 @@ def drop(path: Path) -> None:
     target.unlink(missing_ok=True)
 
 
-def fetched(blob: HubBlob, local_dir: Path | None, *, again: bool) -> str:
+def fetched(blob: HubBlob, local_dir: Path | None, notify: Notify, *, again: bool) -> str:
     """A file by the client."""
-    hub = client()
-    with told(blob.name):
-        path = hub.hf_hub_download(
-            blob.repository,
-            blob.path,
-            revision=blob.commit,
-            force_download=again,
-            local_dir=local_dir,
-            tqdm_class=silent(),
+    return str(
+        patiently(
+            blob.name,
+            lambda hub: hub.hf_hub_download(
+                blob.repository,
+                blob.path,
+                revision=blob.commit,
+                force_download=again,
+                local_dir=local_dir,
+                tqdm_class=counting(blob, notify),
+            ),
         )
-    return str(path)
+    )
 
 
-def silent() -> Any:
-    """A bar of the client's kind that is not shown: weightkit has its own."""
+def patiently(name: str, ask: Callable[[Any], Any]) -> Any:
+    """What the client answers; where the Hub is not reached or has no time, it is asked again.
+
+    Raises:
+        PlanError: There is no such thing, or it may not be had.
+        FormatError: The Hub is not reached.
+    """
+    hub = client()
+    for last in (*[False] * (TRIES - 1), True):
+        try:
+            with told(name):
+                return ask(hub)
+        except WeightkitError as error:
+            if last or hub.constants.HF_HUB_OFFLINE or not passing(error.__cause__, hub.errors):
+                raise
+        time.sleep(PAUSE_SECONDS)
+    raise AssertionError
+
+
+def passing(error: BaseException | None, errors: Any) -> bool:
+    """Whether what the client raised may be gone in a moment."""
+    if isinstance(error, errors.RepositoryNotFoundError | errors.EntryNotFoundError) and not isinstance(
+        error, errors.LocalEntryNotFoundError
+    ):
+        return False
+    if isinstance(error, errors.HfHubHTTPError):
+        return getattr(getattr(error, "response", None), "status_code", 500) in LATER
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return error.__cause__ is not None and passing(error.__cause__, errors)
+    return error is not None and of_the_network(error)
+
+
+def counting(blob: HubBlob, notify: Notify) -> Any:
+    """A bar of the client's kind that is not shown, and tells of the bytes that come: weightkit has its own."""
     from tqdm import tqdm
 
-    class Silent(tqdm):  # type: ignore[type-arg]
+    class Counting(tqdm):  # type: ignore[type-arg]
         def __init__(self, *words: Any, **more: Any) -> None:
             super().__init__(*words, **{key: one for key, one in more.items() if key != "name"} | {"disable": True})
 
-    return Silent
+        def update(self, n: float | None = 1) -> None:
+            notify(BytesFetched(blob.name, int(n or 0), blob.nbytes))
+
+    return Counting
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,13 +533,10 @@ def open_hub(address: HubAddress, role: str) -> Folder:
     hub = client()
     if hub.constants.HF_HUB_OFFLINE:
         return cached(address)
-    with told(f"{role}: {address}"):
-        api = hub.HfApi()
-        info = api.repo_info(address.repository, revision=address.revision or None)
-        commit = str(info.sha)
-        tree = [
-            one for one in api.list_repo_tree(address.repository, recursive=True, revision=commit) if hasattr(one, "blob_id")
-        ]
+    name, api = f"{role}: {address}", hub.HfApi()
+    commit = str(patiently(name, lambda hub: api.repo_info(address.repository, revision=address.revision or None).sha))
+    listed = patiently(name, lambda hub: list(api.list_repo_tree(address.repository, recursive=True, revision=commit)))
+    tree = [one for one in listed if hasattr(one, "blob_id")]
     files = tuple(
         replace(blob_of(address.repository, commit, one), revision=address.revision)
         for one in sorted(tree, key=lambda one: str(one.path))
@@ -485,3 +592,11 @@ def licence_of(folder: HubFolder) -> str:
     card = getattr(info, "card_data", None)
     found = getattr(card, "license", None) or next((tag[8:] for tag in info.tags or () if tag.startswith("license:")), "")
     return str(found)[:80] if found and str(found).isprintable() else ""
+
+
+def in_cache(blob: HubBlob) -> bool:
+    """Whether the client's cache holds a file, at whatever commit: its bytes lie there under the name of their digest."""
+    hub = client()
+    folder = hub.file_download.repo_folder_name(repo_id=blob.repository, repo_type="model")
+    place: Path = Path(hub.constants.HF_HUB_CACHE) / folder / "blobs" / blob.digest.hex
+    return place.exists()

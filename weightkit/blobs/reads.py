@@ -1,28 +1,31 @@
-"""Reading over HTTP: ranges that go on where a connection broke, and a window that runs ahead of a pass."""
+"""Reading over HTTP: ranges that go on where a connection broke."""
 
 from __future__ import annotations
 
 import importlib
 import re
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
+import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from weightkit.core.buffers import Buffer
-from weightkit.core.digest import Digest, new_hash
-from weightkit.core.errors import DigestMismatch, FormatError, WeightkitError
+from weightkit.core.errors import FormatError
 
-__all__ = ["Piece", "Window", "fetched_range", "looked_at"]
+__all__ = ["BLOCK", "fetched_range", "flowing", "looked_at", "of_the_network"]
 
 TRIES = 5
 """Connections in a row that brought nothing, after which a range is given up."""
 
+PAUSE_SECONDS = 0.25
+"""Before the second of them; then twice as long each time."""
+
 REDIRECTS = 5
-STEP = 4 << 20
-"""Bytes of one request of a window."""
+
+BLOCK = 1 << 20
+"""Bytes that are handed on at once."""
+
+LATER = (408, 429, 500, 502, 503, 504)
+"""Answers of a server that has no time now."""
 
 
 def session() -> Any:
@@ -35,59 +38,83 @@ def utilities() -> Any:
     return importlib.import_module("huggingface_hub.utils")
 
 
-def fetched_range(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> bytes:
-    """Bytes ``[start, stop)`` of an address.
+def seconds() -> float:
+    """How long the Hub's client waits for bytes."""
+    return float(importlib.import_module("huggingface_hub.constants").HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def of_the_network(error: BaseException) -> bool:
+    """Whether an error is one of transfer, after which it may be tried again."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+    )
+
+
+def fetched_range(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> bytearray:
+    """Bytes ``[start, stop)`` of an address, at once. Raises like ``flowing``."""
+    got = bytearray()
+    for block in flowing(url, headers, start, stop, name):
+        got += block
+    return got
+
+
+def flowing(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> Iterator[bytearray]:
+    """Bytes ``[start, stop)`` of an address, ``BLOCK`` at a time, in memory that is the caller's own.
 
     A connection that breaks is taken up where it broke. A redirect to another host does not get the token.
 
     Raises:
         FormatError: They cannot be had.
     """
-    if start >= stop:
-        return b""
-    got = bytearray()
-    failed = 0
-    while len(got) < stop - start:
-        before = len(got)
+    at, failed, rest = start, 0, bytearray()
+    while at < stop:
+        before = at
         try:
-            request(url, {**headers, "Range": f"bytes={start + len(got)}-{stop - 1}"}, got, stop - start, name)
-        except (FormatError, KeyboardInterrupt):
-            raise
+            for chunk in request(url, headers, at, stop, name):
+                rest += chunk[: stop - at]
+                at += min(len(chunk), stop - at)
+                while len(rest) >= BLOCK:
+                    block, rest = (rest, bytearray()) if len(rest) == BLOCK else (rest[:BLOCK], rest[BLOCK:])
+                    yield block
+                if at >= stop:
+                    break
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore") and not isinstance(
-                error, OSError
-            ):
-                raise
-            failed = failed + 1 if len(got) == before else 0
-            if failed >= TRIES:
+            if not of_the_network(error) or (failed := failed + 1 if at == before else 0) >= TRIES:
                 raise
         else:
-            failed = failed + 1 if len(got) == before else 0
-            if failed >= TRIES:
-                raise FormatError(name, f"ends too early: wanted {stop - start} bytes, found {len(got)}", start)
-    return bytes(got)
+            if (failed := failed + 1 if at == before else 0) >= TRIES:
+                raise FormatError(name, f"ends too early: wanted {stop - start} bytes, found {at - start}", start)
+        if failed:
+            time.sleep(PAUSE_SECONDS * 2 ** (failed - 1))
+    if rest:
+        yield rest
 
 
-def request(url: str, headers: dict[str, str], got: bytearray, wanted: int, name: str) -> None:
-    """One request; what it brings is added to ``got``, ``wanted`` bytes at most."""
-    origin = urlsplit(url).netloc
+def request(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> Iterator[bytes]:
+    """One request for bytes from ``start`` to ``stop``; fewer come where the connection ends."""
+    origin = urlsplit(url)
+    headers = {"Accept-Encoding": "identity", **headers, "Range": f"bytes={start}-{stop - 1}"}
     for _ in range(REDIRECTS):
-        with session().stream("GET", url, headers=headers, follow_redirects=False) as response:
-            if response.status_code in (301, 302, 303, 307, 308):
-                target = urljoin(url, response.headers.get("Location", ""))
-                if urlsplit(target).scheme not in ("https", urlsplit(url).scheme):
-                    raise FormatError(name, "is redirected to an address that is no https")
-                if urlsplit(target).netloc != origin:
-                    headers = {key: one for key, one in headers.items() if key.lower() != "authorization"}
-                url = target
+        with session().stream("GET", url, headers=headers, follow_redirects=False, timeout=seconds()) as response:
+            status = response.status_code
+            if status in (301, 302, 303, 307, 308):
+                url = urljoin(url, response.headers.get("Location", ""))
+                if (urlsplit(url).scheme, urlsplit(url).netloc) != (origin.scheme, origin.netloc):
+                    headers = {key: one for key, one in headers.items() if key.lower() not in ("authorization", "cookie")}
                 continue
-            if response.status_code != 206 and not (response.status_code == 200 and headers["Range"].startswith("bytes=0-")):
+            if status in LATER:
+                raise OSError(f"the server answers {status}")
+            if status == 412:
+                raise FormatError(name, "has changed since it was opened; start again")
+            if status >= 400:
                 utilities().hf_raise_for_status(response)
-                raise FormatError(name, f"the server gives no ranges (status {response.status_code})")
-            for chunk in response.iter_bytes():
-                got += chunk[: wanted - len(got)]
-                if len(got) >= wanted:
-                    return
+            given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            if not (status == 206 and given and int(given[1]) == start) and not (status == 200 and start == 0):
+                raise FormatError(name, f"the server gives no ranges of it (status {status}); download it first")
+            yield from response.iter_bytes()
             return
     raise FormatError(name, "is redirected again and again")
 
@@ -98,113 +125,11 @@ def looked_at(url: str, name: str) -> tuple[int, str]:
     Raises:
         FormatError: It gives no ranges, or no size.
     """
-    response = session().get(url, headers={"Range": "bytes=0-0"}, follow_redirects=True)
-    utilities().hf_raise_for_status(response)
-    found = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
-    if response.status_code != 206 or found is None:
-        raise FormatError(name, "the server gives no ranges of it; download it first")
-    return int(found[1]), str(response.headers.get("ETag", ""))
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """How bytes of an object are fetched.
-
-    Attributes:
-        nbytes: The object's size.
-        fetch: ``fetch(start, stop)``.
-        name: For people.
-    """
-
-    nbytes: int
-    fetch: Callable[[int, int], bytes]
-    name: str
-
-
-class Window:
-    """An object fetched from front to back while a pass reads it, a bounded number of bytes ahead, and hashed on the way.
-
-    A pass that does not read in this order is served by ranges of its own; the digest is taken all the same. At the end what
-    the pass left is fetched, too, so that the whole object was seen.
-    """
-
-    def __init__(self, source: Piece, digest: Digest | None, ahead_nbytes: int) -> None:
-        self.source, self.digest = source, digest
-        self.hash = None if digest is None else new_hash(digest.algorithm, source.nbytes)
-        self.ahead = max(STEP, ahead_nbytes)
-        self.changed = threading.Condition()
-        self.parts: dict[int, bytes] = {}
-        self.at = 0
-        """Up to where bytes were fetched."""
-        self.low = 0
-        """Below this nobody reads any more."""
-        self.failure: BaseException | None = None
-        self.stopped = False
-        self.thread = threading.Thread(target=self.run, name="weightkit-ahead", daemon=True)
-
-    def __enter__(self) -> Window:
-        self.thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self.changed:
-            self.low = self.source.nbytes
-            self.stopped = error is not None
-            self.parts.clear()
-            self.changed.notify_all()
-        self.thread.join()
-        if error is not None:
-            return
-        if self.failure is not None:
-            raise self.failure
-        if self.hash is None or self.digest is None:
-            return
-        found = Digest(self.digest.algorithm, self.hash.hexdigest())
-        if found != self.digest:
-            reason = "what came is not what the Hub states; the same command fetches it again"
-            raise DigestMismatch(self.source.name, found.algorithm, self.digest.hex, found.hex, reason)
-
-    def run(self) -> None:
-        """Fetch, hash, and keep what is still to be read."""
-        try:
-            while self.at < self.source.nbytes:
-                with self.changed:
-                    while self.at >= self.low + self.ahead and not self.stopped:
-                        self.changed.wait()
-                    if self.stopped:
-                        return
-                stop = min(self.source.nbytes, self.at + STEP)
-                part = self.source.fetch(self.at, stop)
-                if self.hash is not None:
-                    self.hash.update(part)
-                with self.changed:
-                    if stop > self.low:
-                        self.parts[self.at] = part
-                    self.at = stop
-                    self.changed.notify_all()
-        except BaseException as error:
-            with self.changed:
-                self.failure = error
-                self.changed.notify_all()
-
-    def read(self, start: int, stop: int) -> Buffer | None:
-        """Bytes that were fetched, or soon will be; None for those that lie elsewhere."""
-        with self.changed:
-            if start < self.low - STEP or start > self.at + self.ahead:
-                return None
-            self.low = max(self.low, start)
-            for first in [one for one in self.parts if one + len(self.parts[one]) <= self.low]:
-                del self.parts[first]
-            self.changed.notify_all()
-            while self.at < stop:
-                if self.failure is not None:
-                    raise WeightkitError(str(self.failure)) from self.failure
-                if stop > self.low + self.ahead:
-                    return None
-                self.changed.wait()
-            found = bytearray()
-            for first in sorted(self.parts):
-                part = self.parts[first]
-                if first < stop and first + len(part) > start:
-                    found += part[max(0, start - first) : stop - first]
-            return found if len(found) == stop - start else None
+    headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+    with session().stream("GET", url, headers=headers, follow_redirects=True, timeout=seconds()) as response:
+        utilities().hf_raise_for_status(response)
+        found = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status_code != 206 or found is None:
+            raise FormatError(name, "the server gives no ranges of it; download it first")
+        etag = str(response.headers.get("ETag", ""))
+    return int(found[1]), "" if etag.startswith("W/") else etag

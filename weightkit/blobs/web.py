@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from weightkit.blobs.addresses import WebAddress
-from weightkit.blobs.hub import client, told
-from weightkit.blobs.reads import Piece, Window, fetched_range, looked_at
+from weightkit.blobs.hub import WINDOW_NBYTES, client, told
+from weightkit.blobs.reads import BLOCK, fetched_range, flowing, looked_at
+from weightkit.blobs.window import Piece, Window, Windows
 from weightkit.core.blob import Blob, Extent, Folder
 from weightkit.core.buffers import Buffer
 from weightkit.core.digest import Digest
@@ -52,25 +53,43 @@ class WebBlob:
         """Bytes ``[start, stop)``: of what was fetched ahead, else in a range of their own."""
         if (window := OPEN.get(self.version)) is not None and (found := window.read(start, stop)) is not None:
             return found
-        return bytearray(self.ranged(start, stop))
+        return OPEN.witness(self.version).read(self.source, start, stop)
 
-    def ranged(self, start: int, stop: int) -> bytes:
+    @property
+    def ahead_nbytes(self) -> int:
+        """Memory that a pass over it holds beside its blocks."""
+        return WINDOW_NBYTES + 4 * BLOCK
+
+    @property
+    def source(self) -> Piece:
+        """How its bytes are fetched."""
+        return Piece(self.name, self.nbytes, self.ranged, self.flow)
+
+    def ranged(self, start: int, stop: int) -> bytearray:
         """Bytes of the network."""
         with told(self.name):
-            return fetched_range(self.address.url, {"If-Match": self.etag} if self.etag else {}, start, stop, self.name)
+            return fetched_range(self.address.url, self.headers, start, stop, self.name)
+
+    def flow(self, start: int, stop: int) -> Iterator[bytearray]:
+        """Bytes of the network, a block at a time."""
+        with told(self.name):
+            yield from flowing(self.address.url, self.headers, start, stop, self.name)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The server is to answer only while it has this version."""
+        return {"If-Match": self.etag} if self.etag else {}
 
     @contextmanager
     def ahead(self, extents: Sequence[Extent], nbytes: int) -> Iterator[None]:
         """A pass begins: the file is fetched early, from front to back."""
-        if not extents or self.version in OPEN:
+        if not extents:
             yield
             return
-        OPEN[self.version] = window = Window(Piece(self.nbytes, self.ranged, self.name), None, nbytes)
-        try:
-            with window:
-                yield
-        finally:
-            OPEN.pop(self.version, None)
+        first, last = min(one.start for one in extents), max(one.stop for one in extents)
+        window = Window(self.source, None, OPEN.witness(self.version), min(nbytes, WINDOW_NBYTES), last)
+        with OPEN.reading(self.version, first, window):
+            yield
 
     def check(self) -> None:
         """See that the server still has this version.
@@ -82,8 +101,7 @@ class WebBlob:
             raise FormatError(self.name, "has changed since it was opened; start again")
 
 
-OPEN: dict[str, Window] = {}
-"""Streams under way, by version."""
+OPEN = Windows()
 
 
 @dataclass(frozen=True, slots=True)

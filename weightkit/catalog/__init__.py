@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from weightkit.catalog.entry import KINDS, METHODS, UNKNOWN, Place, Recipe, Release, read
+from weightkit.catalog.entry import KINDS, METHODS, STATUSES, UNKNOWN, Place, Recipe, Release, read
 from weightkit.catalog.names import called, containing, hub_name, like
 from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError
@@ -23,11 +23,13 @@ from weightkit.core.errors import PlanError
 __all__ = [
     "KINDS",
     "METHODS",
+    "STATUSES",
     "UNKNOWN",
     "Place",
     "Recipe",
     "Release",
     "by_digest",
+    "called",
     "find",
     "folder",
     "listed",

@@ -12,7 +12,8 @@
     sources      where its digests were published
     published_as another name that its digests were collected under
     nowhere      why no place is named where it can be had
-    [[where]]    a place: hub (a name on the Hugging Face Hub) or url; source (who says so); note
+    [[where]]    a place: hub (a name on the Hugging Face Hub), perhaps with revision, or url; source (who says so); status
+                 (reachable, gone, unknown, as the source says); note
     [recipe]     the fields of Recipe
     [sizes]      file = bytes
 
@@ -33,7 +34,7 @@ from weightkit import manifests
 from weightkit.core.errors import FormatError
 from weightkit.manifests import Entry
 
-__all__ = ["KINDS", "METHODS", "UNKNOWN", "Place", "Recipe", "Release", "read"]
+__all__ = ["KINDS", "METHODS", "STATUSES", "UNKNOWN", "Place", "Recipe", "Release", "read"]
 
 KINDS = {
     "raw": "original weights",
@@ -50,8 +51,13 @@ METHODS = ("additive", "xor-enc", "xor-block", "lora", "convert")
 UNKNOWN = "unknown"
 """What stands where something was not found."""
 
+STATUSES = ("reachable", "gone", UNKNOWN)
+"""Whether files are at a place: ``reachable`` if its own pages were read for the digests, ``gone`` if a note says whose word
+that is."""
+
 LISTS = ("SHA256SUMS", "MD5SUMS", "BLAKE3SUMS")
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
+REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +68,16 @@ class Place:
         source: Who says so.
         hub: A name on the Hugging Face Hub, ``owner/name``.
         url: An address.
+        revision: The commit there that the digests are of, where a source names it.
+        status: One of ``STATUSES``.
         note: What else there is to know.
     """
 
     source: str
     hub: str | None = None
     url: str | None = None
+    revision: str | None = None
+    status: str = UNKNOWN
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -77,6 +87,10 @@ class Place:
             raise ValueError(f"a name on the Hub is OWNER/NAME, not {self.hub!r}")
         if self.url is not None and not self.url.startswith("https://"):
             raise ValueError(f"an address begins with https://, unlike {self.url!r}")
+        if self.revision is not None and (self.hub is None or not REVISION.fullmatch(self.revision)):
+            raise ValueError(f"a revision is a commit of a repository on the Hub, not {self.revision!r}")
+        if self.status not in STATUSES:
+            raise ValueError(f"a status is {', '.join(STATUSES)}, not {self.status!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,8 @@ def find_files(folder: Folder, chosen: Format, role: str) -> tuple[list[str], di
         return [single], None, None
     found = numbered(chosen, folder.names())
     index, reason = None, BY_NUMBERS
-    names = shard_names(chosen, max(found.values())) if found else []
+    most = max(found.values(), default=0)
+    names = shard_names(chosen, most) if most > 1 else list(found)
     if there(folder, index_file):
         blob = folder.blob(index_file)
         index, reason = read_index(blob), f"the weight_map of {index_file} names"

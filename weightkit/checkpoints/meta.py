@@ -33,14 +33,14 @@ from weightkit.containers import Container, open_file
 from weightkit.core.blob import Folder
 from weightkit.core.dtypes import FLOAT16
 from weightkit.core.errors import FormatError, Incomplete, PlanError
-from weightkit.core.lazy import LazyTensor, Stored, derive
+from weightkit.core.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.families import llama
 from weightkit.families.converters import Converter, ModelShape
 from weightkit.ops.add import Cast
 from weightkit.ops.move import JoinColumns, JoinRows, PairRows
 from weightkit.run.plan import Listing
 
-__all__ = ["META", "Meta"]
+__all__ = ["META", "Meta", "as_stored"]
 
 CHECKLIST = "checklist.chk"
 PART = re.compile(r"consolidated\.(\d\d)\.pth")
@@ -96,6 +96,16 @@ class Meta:
 
 
 META = Meta()
+
+
+def as_stored(source: Checkpoint) -> dict[str, LazyTensor]:
+    """The tensors of Meta's parts in the dtypes of these, before the converter's cast; those of other layouts as they are."""
+    if source.layout != "meta":
+        return dict(source.tensors)
+    return {
+        name: one.inputs[0] if isinstance(one, Derived) and one.op == Cast(FLOAT16) and not llama.is_inv_freq(name) else one
+        for name, one in source.tensors.items()
+    }
 
 
 def part_names(folder: Folder, role: str) -> list[str]:

@@ -10,9 +10,18 @@ from weightkit.containers.bin import DEFAULT_PROFILE
 from weightkit.containers.torch_zip_writer import TorchZip
 from weightkit.families import llama
 
-__all__ = ["is_part", "laid_out_by"]
+__all__ = ["is_metas", "is_part", "laid_out_by"]
 
 ROOTS = {False: re.compile("consolidated"), True: re.compile(r"consolidated\.\d\d")}
+TOKENS = 32000
+NUMBERS = {
+    4096: (11008, 32, 1, TOKENS),
+    5120: (13824, 40, 2, TOKENS),
+    6656: (17920, 60, 4, TOKENS),
+    8192: (22016, 80, 8, TOKENS),
+}
+"""Width -> width of the MLP, layers, parts, tokens. Source: LLaMA's own params.json; releases, section 1."""
+
 TOP = [row.meta for row in llama.TOP_TABLE]
 
 
@@ -21,25 +30,20 @@ def is_part(container: Container) -> bool:
     return "tok_embeddings.weight" in container.tensors and "layers.0.attention.wq.weight" in container.tensors
 
 
+def is_metas(part: Container) -> bool:
+    """Whether a part is laid out as Meta's own files are, to the byte: its values alone may be others."""
+    form = form_of(part)
+    return form is not None and written_as(form, part)
+
+
 def laid_out_by(part: Container) -> str:
     """Whose layout a part is in, for people."""
-    names, layers, width = list(part.tensors), layers_of(part), part.tensors["layers.0.attention.wq.weight"].spec.width
-    count = parts_of(part)
-    for form in (ONE, SHARED, MANY):
-        if (
-            (count == 1) != (form is ONE)
-            or (form is MANY and (width, count) in SHARING)
-            or names != names_of(form, layers)
-            or shares(part) != form.shared
-        ):
-            continue
-        own = part.encoding
-        plain = isinstance(own, TorchZip) and (own.profile, own.kind) == (DEFAULT_PROFILE, "dict") and root_fits(form, own.root)
-        if plain and getattr(part, "location", "cpu").startswith("cuda:" if form.shared else "cpu"):
-            return (
-                f"Meta's own layout, as of LLaMA-{form.like} ({form.told}): as Meta wrote it, or weightkit convert --order meta"
-            )
+    form = form_of(part)
+    if form is not None and written_as(form, part):
+        return f"Meta's own layout, as of LLaMA-{form.like} ({form.told}): {by_whom(form, part)}"
+    if form is not None:
         return f"Meta's tensors in Meta's order, saved again by {part.written_by}: not Meta's bytes"
+    names, layers = list(part.tensors), layers_of(part)
     rows = [name for _, _, name, _ in llama.all_rows(layers)]
     if names == [*TOP, FREQS, *rows[len(TOP) :]]:
         return f"in the order of LLaMA-2's parts, saved by {part.written_by}"
@@ -52,9 +56,46 @@ def laid_out_by(part: Container) -> str:
     return f"converted: Meta's names {known}, {how} {FREQS}, saved by {part.written_by}: not Meta's bytes"
 
 
+def form_of(part: Container) -> PartForm | None:
+    """Whose names, order and storages it has; None where they are not Meta's."""
+    names, layers, count = list(part.tensors), layers_of(part), parts_of(part)
+    width = part.tensors["layers.0.attention.wq.weight"].spec.width
+    fitting = (
+        form
+        for form in (ONE, SHARED, MANY)
+        if (count == 1) == (form is ONE)
+        and not (form is MANY and (width, count) in SHARING)
+        and names == names_of(form, layers)
+        and shares(part) == form.shared
+    )
+    return next(fitting, None)
+
+
+def written_as(form: PartForm, part: Container) -> bool:
+    """Whether the file around the tensors is as Meta's: torch's version, the root, the device."""
+    own = part.encoding
+    plain = isinstance(own, TorchZip) and (own.profile, own.kind) == (DEFAULT_PROFILE, "dict") and root_fits(form, own.root)
+    return plain and getattr(part, "location", "cpu").startswith("cuda:" if form.shared else "cpu")
+
+
+def by_whom(form: PartForm, part: Container) -> str:
+    """Who may have written a part that is laid out as Meta's are: Meta published LLaMA 1's numbers in float16 alone."""
+    convert = "weightkit convert --order meta"
+    weights = {one.spec.dtype.name for name, one in part.tensors.items() if not name.endswith(FREQS)}
+    if weights != {"float16"}:
+        return f"as {convert} writes it, in {' and '.join(sorted(weights))}; Meta's are in float16"
+    rows, width = part.tensors["tok_embeddings.weight"].spec.rows, part.tensors["norm.weight"].spec.numel
+    count = parts_of(part)
+    inner = part.tensors["layers.0.feed_forward.w1.weight"].spec.rows * count
+    if NUMBERS.get(width) != (inner, layers_of(part), count, rows):
+        return f"as {convert} writes it; no LLaMA 1 of Meta's has these numbers"
+    return f"as Meta wrote it, or {convert}"
+
+
 def layers_of(part: Container) -> int:
-    """How many layers it has."""
-    return 1 + max((number for name in part.tensors if (number := llama.block_of(name)) is not None), default=-1)
+    """How many layers it has: those that are numbered one after another, since a name alone may speak of millions."""
+    found = {llama.block_of(name) for name in part.tensors}
+    return next(number for number in range(len(found) + 1) if number not in found)
 
 
 def parts_of(part: Container) -> int:

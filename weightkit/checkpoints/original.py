@@ -76,6 +76,8 @@ def shape_of(source: Checkpoint, tensors: Mapping[str, LazyTensor]) -> ModelShap
     lacking = [row.huggingface for row in llama.TOP_TABLE if row.huggingface not in tensors]
     own = (llama.block_of(name) for name in tensors if name.startswith("model.layers."))
     layers = 1 + max((number for number in own if number is not None), default=-1)
+    if layers > len(tensors):
+        raise ValueError(f"is no LLaMA, or incomplete: a name speaks of layer {layers - 1}, and it has {len(tensors)} tensors")
     for layer in range(max(1, layers)):
         names = (f"model.layers.{layer}.{row.huggingface}" for row in llama.LAYER_TABLE)
         lacking += [name for name in names if name not in tensors]

@@ -20,6 +20,9 @@ METAS: tuple[tuple[int, float], ...] = ((MULTIPLE, 1), (4096, 1.3), (1024, 1.3))
 """``multiple_of`` and ``ffn_dim_multiplier`` of LLaMA's own params.json: of LLaMA 1, of LLaMA-2-70B, of LLaMA 3."""
 
 LARGEST_FACTOR = 1000
+MOST_LAYERS = 10_000
+"""More layers are no model's; a number alone must not make a table of millions."""
+
 KNOWN = (
     *("dim", "n_heads", "n_kv_heads", "n_layers", "norm_eps", "multiple_of", "ffn_dim_multiplier", "vocab_size"),
     *("head_dim", "hidden_dim", "rope_theta", "use_scaled_rope"),
@@ -53,6 +56,8 @@ def shape_from_params(origin: str, params: dict[str, Any], tokens: int, inner: i
     for name in ("dim", "n_heads", "n_layers"):
         if type(params.get(name)) is not int or params[name] < 1:
             raise FormatError(origin, f"{name} is {params.get(name)!r}; wanted a number, as in LLaMA's own params.json")
+    if params["n_layers"] > MOST_LAYERS:
+        raise FormatError(origin, f"n_layers is {params['n_layers']}; wanted {MOST_LAYERS} at most")
     if tokens == LLAMA_3_TOKENS or params.get("vocab_size") == LLAMA_3_TOKENS:
         raise FormatError(origin, "is of LLaMA 3, whose layout is not converted; LLaMA 1 and 2 are")
     dim, heads = params["dim"], params["n_heads"]

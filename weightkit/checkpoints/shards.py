@@ -55,9 +55,9 @@ def numbered(format: Format, names: Iterable[str]) -> dict[str, int]:
 
 
 def gaps(format: Format, names: Collection[str]) -> list[str]:
-    """The shards that are missing among some, by the numbers in their names."""
-    found = numbered(format, names)
-    return [name for name in shard_names(format, max(found.values())) if name not in names] if found else []
+    """The shards that are missing among some, by the numbers in their names; one alone may be numbered, too."""
+    most = max(numbered(format, names).values(), default=1)
+    return [name for name in shard_names(format, most) if name not in names] if most > 1 else []
 
 
 def renamed(name: str, old: Format, new: Format) -> str:

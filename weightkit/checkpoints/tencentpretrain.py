@@ -44,6 +44,7 @@ NORM_EPS = 1e-6
 """What TencentPretrain takes where its JSON says nothing."""
 
 FIRST = "embedding.word.embedding.weight"
+LEFT = "has a tensor that is none of a LLaMA, so it would be another model without it:"
 PREFIX = "encoder.transformer."
 LAYER = re.compile(rf"{re.escape(PREFIX)}(\d{{1,6}})\.")
 
@@ -73,6 +74,8 @@ class TencentPretrain:
         gate = stored.get(f"{PREFIX}0.feed_forward.linear_gate.weight")
         if gate is None:
             raise PlanError(f"{role}: {where} has no gated feed-forward in layer 0: no LLaMA")
+        if layers > len(stored):
+            raise PlanError(f"{role}: {where}: a name speaks of layer {layers - 1}, and it has {len(stored)} tensors")
         tokens, width = stored[FIRST].spec.rows, stored[FIRST].spec.width
         numbers = numbers_beside(folder)
         heads = head_count(numbers, where, width, role)
@@ -81,6 +84,9 @@ class TencentPretrain:
         lacking = [theirs for _, _, _, theirs in rows if theirs not in stored]
         if lacking:
             raise PlanError(f"{role}: {where} is incomplete:", [f"{name}: missing" for name in lacking[:20]])
+        known = {theirs for _, _, _, theirs in rows}
+        if left := [f"{name}: none of a LLaMA" for name in stored if name not in known]:
+            raise PlanError(f"{role}: {where} {LEFT}", left[:20])
         tensors: dict[str, LazyTensor] = {}
         for row, name, _, theirs in rows:
             own = stored[theirs]

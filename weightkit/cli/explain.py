@@ -23,7 +23,7 @@ EXAMPLES = (
 @click.option("--expect", metavar="DIGEST", help="The digest that PATH, a file, should have.")
 @path_option("--against", "The right file or folder, to compare PATH with.", metavar="PATH", type=PLACE)
 @base_option("What LoRAs or a difference were added to: orders, roundings and sums are tried.", "base", required=False)
-@lora_option(required=False)
+@lora_option()
 @click.option("--naive-sum", is_flag=True, help="Add up all values, as authors' own checks do; a diagnosis, no proof.")
 @talk_options
 def command(

@@ -42,8 +42,7 @@ def command(name: str, only: Any, out: Path | None, talk: Talk) -> None:
 
     def say(note: str) -> None:
         said.append(note)
-        if not talk.as_json and not talk.quiet:
-            click.echo(f"note: {shown(note)}", err=True)
+        talk.first(note)
 
     with progress("fetching", talk) as notify:
         found = fetch(name, out=out, only=only, say=say, notify=notify)

@@ -11,6 +11,7 @@ from weightkit.cli.options import (
     arithmetic_from,
     arithmetic_options,
     as_option,
+    base_missing,
     base_option,
     checksums_option,
     dtype_option,
@@ -19,6 +20,7 @@ from weightkit.cli.options import (
     out_option,
     output_options,
     parts_option,
+    reclaim_option,
     release_option,
     run_from,
     trust_inputs_option,
@@ -31,20 +33,22 @@ from weightkit.cli.talk import Talk, talk_options
 from weightkit.cli.usage import Job
 
 EXAMPLES = (
+    "weightkit merge --base LLaMA/7B --out chinese-alpaca-plus-7b \\\n    --release chinese-alpaca-plus-7b-merged",
     "weightkit merge --base LLaMA/7B --out chinese-llama-7b \\\n    --lora chinese-llama-lora-7b",
     "weightkit merge --base LLaMA/7B --out merged --to meta \\\n    --lora one --lora two --checksums SHA256.md --seek",
 )
 
 
 @click.command("merge", cls=Job, examples=EXAMPLES)
-@base_option("The base: the original weights, Meta's or converted.", "base", required=True)
-@lora_option(required=True)
+@base_option("The base: the original weights, Meta's or converted.  [required]", "base", required=False)
+@lora_option("  [default: with --release, fetched by their names]")
 @out_option()
 @checksums_option
 @click.option("--seek", is_flag=True, help="Find the rounding, sums and torch whose bytes have the published digest; use them.")
 @release_option
 @arithmetic_options
 @as_option
+@reclaim_option
 @trust_inputs_option
 @verify_raw_option
 @dtype_option("Cast the base to it first, merge and store in it")
@@ -55,13 +59,14 @@ EXAMPLES = (
 @output_options
 @talk_options
 def command(
-    base: Path,
+    base: Path | None,
     lora: tuple[Path, ...],
     out: Path,
     checksums: tuple[Path, ...],
     seek: bool,
     converter: str | None,
     release: str | None,
+    reclaim_downloads: bool,
     verify_raw: bool,
     trust_inputs: bool,
     to: Any,
@@ -77,6 +82,10 @@ def command(
     along; config.json follows in vocab_size and pad_token_id.
     """
     clock = Clock()
+    if not lora and release is None:
+        raise click.UsageError("Missing option '--lora'; with --release they are fetched by their names")
+    if base is None:
+        raise base_missing("--base", release)
     if seek and not (checksums or release):
         raise click.UsageError("--seek looks for a published digest: name a list with --checksums, or a release")
     from weightkit import merge
@@ -85,7 +94,7 @@ def command(
     with progress("seeking", talk if seek else Talk(quiet=True)) as notify:
         planned = merge.prepare(
             base,
-            lora,
+            lora or None,
             out,
             how=arithmetic_from(options),
             seek=seek,
@@ -100,6 +109,7 @@ def command(
             allow_tuned_base=allow_tuned_base,
             trust_inputs=trust_inputs,
             notify=notify,
+            say=talk.first,
         )
     done = carry(
         planned,
@@ -107,6 +117,7 @@ def command(
         label="merging",
         talk=talk,
         **run_from(options),
+        reclaim_downloads=reclaim_downloads,
         verify_raw=base if verify_raw else None,
     )
     finish(

@@ -20,6 +20,7 @@ __all__ = [
     "arithmetic_from",
     "arithmetic_options",
     "as_option",
+    "base_missing",
     "base_option",
     "checksums_option",
     "dtype_option",
@@ -31,6 +32,7 @@ __all__ = [
     "parts_option",
     "path_argument",
     "path_option",
+    "reclaim_option",
     "release_option",
     "run_from",
     "run_options",
@@ -163,6 +165,25 @@ def base_option(text: str, name: str, *, required: bool) -> Callable[[F], F]:
     return click.option(*words, name, type=PLACE, metavar="BASE", required=required, help=text)
 
 
+def base_missing(option: str, release: str | None) -> click.UsageError:
+    """What is said where the base is not named: of a release which one it is, and where it is asked for."""
+    from weightkit import catalog
+    from weightkit.cli.way import bases
+
+    found = catalog.called(release, catalog.releases()) if release else []
+    told = [
+        f"; {one.name} is made of {base.name}{asked_at(base)}: weightkit releases {one.name}"
+        for one in found
+        for base in bases(one)
+    ]
+    return click.UsageError(f"Missing option '{option}'{told[0] if told else ''}")
+
+
+def asked_at(base: Any) -> str:
+    """Where a base is asked for, as far as somebody says."""
+    return next((f", which is asked for at {one.url}" for one in base.where if one.url and one.status != "gone"), "")
+
+
 def out_option(text: str = "The folder to write.", *, required: bool = True, metavar: str = "DIR") -> Callable[[F], F]:
     """``-o``, ``--out``."""
     return click.option("--out", "-o", type=PATH, metavar=metavar, required=required, help=text)
@@ -202,6 +223,12 @@ release_option = click.option(
 
 trust_inputs_option = click.option(
     "--trust-inputs", is_flag=True, help="Don't check inputs' digests, a release's or of lists beside them; sizes, still."
+)
+
+reclaim_option = click.option(
+    "--reclaim-downloads",
+    is_flag=True,
+    help="Remove what this run downloads from the Hub's cache, each file once all that is made of it stands.",
 )
 
 verify_raw_option = click.option(
@@ -253,13 +280,12 @@ tensor_options = together(
 )
 
 
-def lora_option(*, required: bool) -> Callable[[F], F]:
+def lora_option(more: str = "") -> Callable[[F], F]:
     """``--lora``, once for each adapter."""
     return path_option(
         "--lora",
-        "A LoRA adapter, as PEFT writes it. Repeated: merged in this order.",
+        f"A LoRA adapter, as PEFT writes it. Repeated: merged in this order.{more}",
         multiple=True,
-        required=required,
         type=PLACE,
     )
 

@@ -13,7 +13,18 @@ import click
 
 from weightkit.cli.talk import Talk
 from weightkit.core.bar import bar, resumed_line
-from weightkit.core.events import BytesChecked, BytesWritten, Event, FileFinished, FileKept, Notify, Resumed, Started, ignore
+from weightkit.core.events import (
+    BytesChecked,
+    BytesFetched,
+    BytesWritten,
+    Event,
+    FileFinished,
+    FileKept,
+    Notify,
+    Resumed,
+    Started,
+    ignore,
+)
 from weightkit.core.sizes import format_size
 
 __all__ = ["progress"]
@@ -48,6 +59,7 @@ class Pace:
         self.every, self.start = seconds, time.monotonic()
         self.due = self.start + seconds
         self.made, self.total = 0, 0
+        self.fetched: dict[str, int] = {}
 
     @property
     def seconds(self) -> float:
@@ -59,6 +71,10 @@ class Pace:
             self.total = event.nbytes
         elif isinstance(event, BytesWritten | BytesChecked):
             self.made += event.nbytes
+        elif isinstance(event, BytesFetched):
+            if not event.nbytes:
+                return False
+            self.fetched[event.path] = self.fetched.get(event.path, 0) + event.nbytes
         if time.monotonic() < self.due:
             return False
         self.due = time.monotonic() + self.every
@@ -74,9 +90,15 @@ def plain(label: str) -> Iterator[Notify]:
         if isinstance(event, Resumed):
             click.echo(resumed_line(event), err=True)
         if pace.take(event):
-            click.echo(f"{label}: {how_far(pace)}", err=True)
+            far = how_fetched(event, pace) if isinstance(event, BytesFetched) else how_far(pace)
+            click.echo(f"{label}: {far}", err=True)
 
     yield notify
+
+
+def how_fetched(event: BytesFetched, pace: Pace) -> str:
+    """As ``fetching hf://org/name/weights.bin, 1.2 GB of 4.8 GB``."""
+    return f"fetching {event.path}, {format_size(pace.fetched[event.path])} of {format_size(event.total)}"
 
 
 def how_far(pace: Pace) -> str:
@@ -92,7 +114,7 @@ def how_far(pace: Pace) -> str:
 
 @contextmanager
 def events(label: str) -> Iterator[Notify]:
-    """A JSON object a line: ``start``, ``progress`` at most twice a second, ``resumed``, ``file``, ``kept``, ``end``."""
+    """A JSON object a line: ``start``, ``progress``, ``fetching``, ``resumed``, ``file``, ``kept``, ``end``."""
     pace = Pace(JSON_SECONDS)
 
     def say(event: str, **facts: Any) -> None:
@@ -112,6 +134,9 @@ def events(label: str) -> Iterator[Notify]:
             say("file", path=event.path, file_bytes=event.nbytes, digests=digests, **far())
         elif isinstance(event, FileKept):
             say("kept", path=event.path, file_bytes=event.nbytes, **far())
+        elif isinstance(event, BytesFetched):
+            if due:
+                say("fetching", path=event.path, fetched_bytes=pace.fetched[event.path], file_bytes=event.total, **far())
         elif due:
             say("progress", path=event.path, **far())
 

@@ -10,6 +10,8 @@ import click
 
 from weightkit.cli.options import (
     PLACE,
+    arithmetic_from,
+    arithmetic_options,
     base_option,
     out_option,
     path_option,
@@ -21,7 +23,7 @@ from weightkit.cli.plans import print_notes, print_plan_and_exit
 from weightkit.cli.progress import progress
 from weightkit.cli.recover import rules_from
 from weightkit.cli.report import Clock, command_line, print_mismatches, print_receipts, receipts_json
-from weightkit.cli.talk import MISMATCH, Talk, print_json, talk_options
+from weightkit.cli.talk import MISMATCH, Talk, print_json, shown, talk_options
 from weightkit.cli.usage import Job
 
 EXAMPLES = (
@@ -32,14 +34,15 @@ EXAMPLES = (
 
 @click.command("publish", cls=Job, examples=EXAMPLES)
 @base_option("The base that everybody has.", "raw", required=True)
-@path_option("--tuned", "The tuned model.", required=True, metavar="TUNED", type=PLACE)
+@path_option("--tuned", "The tuned model; with --method lora the adapter.", required=True, metavar="TUNED", type=PLACE)
 @out_option()
 @click.option(
     "--method",
-    type=click.Choice(["exact", "additive", "enc"]),
+    type=click.Choice(["exact", "additive", "enc", "lora"]),
     default="exact",
     show_default=True,
-    help="exact: every byte comes back; additive: base + diff, as in 2023; enc: XOR with a key file.",
+    help="exact: every byte comes back; additive: base + diff, as in 2023; enc: XOR with a key file; lora: an adapter that "
+    "is merged.",
 )
 @click.option("--title", default="", help="For people.  [default: the name of OUT]")
 @click.option("--license", "licence", default="", metavar="ID", help="For the card, as apache-2.0.")
@@ -47,6 +50,7 @@ EXAMPLES = (
 @click.option("--repo", default="", metavar="OWNER/NAME", help="Upload there, in one commit; made if it is not there.")
 @click.option("--private", is_flag=True, help="A repository that is made is private.")
 @tensor_options
+@arithmetic_options
 @run_options
 @talk_options
 def command(
@@ -65,7 +69,8 @@ def command(
     """Make a release of TUNED that others rebuild from BASE with one command, and put it on the Hub.
 
     OUT gets the diff, the proof of what comes out, the digests of the base, a recipe (release.toml) and a card. With --repo
-    all files are uploaded first, which goes on where it was interrupted, and appear in one commit.
+    all files are uploaded first, which goes on where it was interrupted, and appear in one commit. Other files of the same
+    names in the repository are replaced with --overwrite alone.
     """
     clock = Clock()
     from weightkit import publish
@@ -77,6 +82,7 @@ def command(
             out,
             method=method,
             rules=rules_from(options),
+            how=arithmetic_from(options),
             title=title,
             licence=licence,
             base_model=base_model,
@@ -92,12 +98,15 @@ def command(
     done = made.done
     if talk.as_json:
         facts = {**receipts_json(done.plan, done.report), "commit": made.commit, "repo": repo or None}
+        facts["notes"] = [*facts["notes"], *made.notes]
         print_json({"command": "publish", "out": str(out), "ok": made.ok, **facts, "seconds": round(clock.seconds, 3)})
     elif not talk.quiet:
         print_notes(done.plan)
         for line in done.plan.steps:
             click.echo(line)
         print_receipts(done, "made", out, clock.seconds)
+        for note in made.notes:
+            click.echo(f"{click.style('note:', fg='yellow')} {shown(note)}")
         if made.commit:
             click.echo(f"on the Hub: hf://{repo}, commit {made.commit[:12]}, all files at once")
         place = f"hf://{repo}" if made.commit else str(out)

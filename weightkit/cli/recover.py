@@ -12,12 +12,14 @@ from weightkit.cli.options import (
     arithmetic_from,
     arithmetic_options,
     as_option,
+    base_missing,
     base_option,
     checksums_option,
     lora_option,
     out_option,
     output_options,
     path_option,
+    reclaim_option,
     release_option,
     run_from,
     tensor_options,
@@ -30,13 +32,14 @@ from weightkit.cli.usage import Job
 from weightkit.core.dtypes import DType
 
 EXAMPLES = (
+    "weightkit recover --raw LLaMA/13B --release zhixi-13b --out zhixi-13b",
     "weightkit recover --raw LLaMA/13B --diff zhixi-13b-diff \\\n    --release zhixi-13b --out zhixi-13b",
     "weightkit recover --raw base --diff diff --out release \\\n    --checksums RELEASE.sha256 --dry-run",
 )
 
 
 @click.command("recover", cls=Job, examples=EXAMPLES)
-@base_option("The base: the original weights, Meta's or converted.", "raw", required=True)
+@base_option("The base: the original weights, Meta's or converted.  [required]", "raw", required=False)
 @path_option(
     "--diff",
     "The published diff: a transformers folder, or an XOR payload.  [default: with --release, fetched by its name]",
@@ -44,8 +47,9 @@ EXAMPLES = (
     type=PLACE,
 )
 @click.option("--stream", is_flag=True, help="Read a diff on the Hub as it is needed, and never store it.")
+@reclaim_option
 @path_option("--key", "For .enc files: the key file.  [default: BASE/consolidated.00.pth]", metavar="FILE", type=PLACE)
-@lora_option(required=False)
+@lora_option()
 @out_option()
 @checksums_option
 @release_option
@@ -68,9 +72,10 @@ EXAMPLES = (
 @output_options
 @talk_options
 def command(
-    raw: Path,
+    raw: Path | None,
     diff: Path | None,
     stream: bool,
+    reclaim_downloads: bool,
     key: Path | None,
     lora: tuple[Path, ...],
     out: Path,
@@ -93,6 +98,8 @@ def command(
     clock = Clock()
     if diff is None and release is None:
         raise click.UsageError("Missing option '--diff'; with --release it is fetched by its name")
+    if raw is None:
+        raise base_missing("--raw", release)
     from weightkit import recover
     from weightkit.methods.summing import how_summed
 
@@ -112,6 +119,7 @@ def command(
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,
         stream=stream,
+        say=talk.first,
     )
     done = carry(
         planned,
@@ -119,6 +127,7 @@ def command(
         label="recovering",
         talk=talk,
         **run_from(options),
+        reclaim_downloads=reclaim_downloads,
         verify_raw=raw if verify_raw else None,
     )
     finish(

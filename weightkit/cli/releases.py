@@ -157,7 +157,7 @@ def labels(release: Release) -> Iterable[tuple[str, str]]:
             yield label, ", ".join(value) if isinstance(value, tuple) else str(value)
     yield from (("note", one) for one in release.gotchas)
     for place in release.where if release.recipe else ():
-        yield "also at", f"{place.hub or place.url}; {place.note} (according to {place.source})"
+        yield "also at", f"{place.hub or place.url}{facts_about(place)} (according to {place.source})"
 
 
 def print_digests(release: Release) -> None:
@@ -188,9 +188,15 @@ def print_step(number: int, step: Step) -> None:
 
 def print_place(place: Place) -> None:
     """Where files are, and who says so."""
-    note = f"; {place.note}" if place.note else ""
-    say(f"{place.hub or place.url}{note}", f"   {'on the Hub' if place.hub else 'at'} ", "     ")
+    say(f"{place.hub or place.url}{facts_about(place)}", f"   {'on the Hub' if place.hub else 'at'} ", "     ")
     say(f"according to {place.source}", "     ")
+
+
+def facts_about(place: Place) -> str:
+    """What else is known of a place: the commit, whether files are there, the note."""
+    status = {"reachable": "its pages were read for the digests", "gone": "gone", "unknown": ""}[place.status]
+    facts = (f"commit {place.revision}" if place.revision else "", status, place.note)
+    return "".join(f"; {one}" for one in facts if one)
 
 
 def print_command(words: Sequence[str]) -> None:

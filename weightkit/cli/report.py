@@ -58,6 +58,7 @@ def carry(
     overwrite: bool,
     keep_mismatched: bool,
     verify_raw: Path | None,
+    reclaim_downloads: bool = False,
 ) -> Done:
     """Carry a plan out under a progress bar; with ``--dry-run`` print it and end."""
     if dry_run:
@@ -71,6 +72,7 @@ def carry(
             overwrite=overwrite,
             keep_mismatched=keep_mismatched,
             verify_raw=verify_raw,
+            reclaim_downloads=reclaim_downloads,
             notify=notify,
         )
 

@@ -53,6 +53,11 @@ class Talk:
     quiet: bool = False
     progress: str = "auto"
 
+    def first(self, note: str) -> None:
+        """Say on stderr what is to be known before a download begins."""
+        if not self.as_json and not self.quiet:
+            click.echo(f"note: {shown(note)}", err=True)
+
 
 class Interrupted(Exception):
     """Ctrl-C while a command works. click writes an empty line where it sees a KeyboardInterrupt itself."""

@@ -23,6 +23,7 @@ GROUPS = {
         "release",
         "only",
         "stream",
+        "reclaim_downloads",
         "trust_inputs",
         "verify_raw",
         "allow_tuned_base",

@@ -68,7 +68,7 @@ def command(
         found = verify(path, checksums, releases=release, jobs=jobs, notify=notify)
     passes = found.passes(missing=fail_on_missing, extra=fail_on_extra)
     if junit is not None:
-        folder = path if path.is_dir() else path.parent
+        folder = folder_of(path)
         listed = {(folder / one.path).resolve() for one in found.checked if one.expected is not None}
         if junit.resolve() in listed:
             raise PlanError(f"--junit {junit} is a file that a list names; name another FILE")
@@ -163,6 +163,12 @@ def junit_xml(found: Verification, name: str, missing: bool, extra: bool) -> byt
     return bytes(tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
+def folder_of(path: str | Path) -> Path:
+    """The folder that was checked; of an address nothing is here."""
+    here = Path(path)
+    return here if here.is_dir() else here.parent
+
+
 def print_prose(found: Verification, path: Path) -> None:
     """A line for each file, what examines the first that is wrong, the verdict last."""
     for one in found.checked:
@@ -173,7 +179,7 @@ def print_prose(found: Verification, path: Path) -> None:
                 click.echo(f"         {one.expected.algorithm} found  {one.actual.hex}")
             if one.hint:
                 click.echo(f"         {shown(one.hint)}")
-    folder = path if path.is_dir() else path.parent
+    folder = folder_of(path)
     for one in found.checked:
         if one.status == "FAILED" and one.expected and one.actual and (folder / one.path).is_file():
             expect = f"{one.expected.algorithm}:{one.expected.hex}"

@@ -73,8 +73,7 @@ def bases(release: Release) -> list[Release]:
 
 def getting(release: Release) -> Step:
     """Where an entry is had: a download from the Hub is a command, all else an address."""
-    hubs = [one for one in release.where if one.hub is not None]
-    commands = tuple(("hf", "download", str(one.hub), "--local-dir", release.name) for one in hubs[:1])
+    commands = (("weightkit", "fetch", release.name, "--out", release.name),) if is_fetched(release) else ()
     notes = [release.nowhere] if release.nowhere else []
     if release.kind == "raw":
         notes.append(
@@ -83,6 +82,11 @@ def getting(release: Release) -> Step:
     if not release.where and not notes:
         notes = ["where it can be had was not found"]
     return Step("get", f"Get {release.name}: {release.title}", release.name, release.where, commands, tuple(notes))
+
+
+def is_fetched(release: Release) -> bool:
+    """Whether an entry is on the Hub, as far as is known."""
+    return any(one.hub is not None and one.status != "gone" for one in release.where)
 
 
 def making(release: Release, recipe: Recipe) -> Command:
@@ -109,6 +113,11 @@ def hints(recipe: Recipe) -> tuple[str, ...]:
         notes.append(f"key: {recipe.key}; another place of it is named with --key")
     if len(recipe.lora) > 1:
         notes.append("the adapters in this order")
+    payloads = recipe.payloads()
+    if payloads and UNKNOWN not in (recipe.diff, *recipe.lora) and all(is_fetched(catalog.load(one)) for one in payloads):
+        words = [word for word, given in (("--diff", recipe.diff), ("--lora", recipe.lora)) if given]
+        many = "they are fetched by their names" if len(payloads) > 1 else "it is fetched by its name"
+        notes.append(f"without {' and '.join(words)} {many}")
     return tuple(notes)
 
 

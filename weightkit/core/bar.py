@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from weightkit.core.events import BytesChecked, BytesWritten, Event, Notify, Resumed, Started
+from weightkit.core.events import BytesChecked, BytesFetched, BytesWritten, Event, Notify, Resumed, Started
 from weightkit.core.sizes import format_size
 
 __all__ = ["bar", "resumed_line"]
@@ -31,13 +31,24 @@ def bar(label: str) -> Iterator[Notify]:
         with one_at_a_time:
             draw(event)
 
+    coming: dict[str, int] = {}
+
     def draw(event: Event) -> None:
         if isinstance(event, Started):
             early = drawn.n if drawn.total is None else 0  # inputs are read from before all is known
             drawn.reset(event.nbytes)
             drawn.update(early)
         elif isinstance(event, BytesWritten | BytesChecked):
+            if coming:
+                coming.clear()
+                drawn.set_postfix_str("", refresh=False)
             drawn.update(event.nbytes)
+        elif isinstance(event, BytesFetched) and event.nbytes:
+            coming[event.path] = coming.get(event.path, 0) + event.nbytes
+            name = event.path.rpartition("/")[2]
+            drawn.set_postfix_str(f"fetching {name}, {format_size(coming[event.path])} of {format_size(event.total)}", False)
+            drawn.update(0)
+            drawn.refresh()
         elif isinstance(event, Resumed):
             drawn.write(resumed_line(event))
 

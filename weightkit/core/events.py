@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from weightkit.core.digest import Digest
 
-__all__ = ["BytesChecked", "BytesWritten", "Event", "FileFinished", "FileKept", "Notify", "Resumed", "Started", "ignore"]
+__all__ = [
+    "BytesChecked",
+    "BytesFetched",
+    "BytesWritten",
+    "Event",
+    "FileFinished",
+    "FileKept",
+    "Notify",
+    "Resumed",
+    "Started",
+    "hearing",
+    "ignore",
+    "tell",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,15 @@ class BytesChecked:
 
     path: str
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesFetched:
+    """``nbytes`` more bytes of an input of ``total`` have come over the network, beside the run; 0 while it is waited for."""
+
+    path: str
+    nbytes: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +91,28 @@ class Resumed:
     whole: bool = False
 
 
-Event = Started | BytesWritten | BytesChecked | FileFinished | FileKept | Resumed
+Event = Started | BytesWritten | BytesChecked | BytesFetched | FileFinished | FileKept | Resumed
 Notify = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
     """A ``Notify`` for those who do not want to know."""
+
+
+EAR: ContextVar[Notify] = ContextVar("ear", default=ignore)
+
+
+@contextmanager
+def hearing(notify: Notify) -> Iterator[None]:
+    """What inputs tell in this thread, through ``tell``, goes to a ``Notify``; what that raises, ends the work."""
+    before = EAR.get()
+    EAR.set(notify)
+    try:
+        yield
+    finally:
+        EAR.set(before)
+
+
+def tell(event: Event) -> None:
+    """Tell whoever listens in this thread: for inputs, which are handed no ``Notify``."""
+    EAR.get()(event)

@@ -28,6 +28,7 @@ ARGUMENTS = {
     "parts": "parts",
     "raw": "raw",
     "release": "release",
+    "repo": "repo",
     "seek": "seek",
     "stream": "stream",
     "to": "to",

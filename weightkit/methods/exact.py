@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from weightkit.catalog.outside import about_it
 from weightkit.checkpoints.beside import unread_notes
 from weightkit.checkpoints.checkpoint import Checkpoint, read_small, small_names
 from weightkit.checkpoints.form import Form
@@ -116,7 +117,8 @@ def plan_recover(folder: Folder, base: Checkpoint) -> Plan:
     if problems:
         raise PlanError(f"{base.name} is not the base of {folder.name}:", problems)
     step = f"base + exact difference, {len(files)} files, bit for bit"
-    return Plan("recover", (step,), tuple(files), plain_files(folder))
+    small = tuple(one for one in plain_files(folder) if one.path not in about_it(folder))
+    return Plan("recover", (step,), tuple(files), small)
 
 
 def restored(payload: str, blob: Blob, base: Checkpoint, problems: list[str]) -> StreamFile | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
 from weightkit import catalog
+from weightkit.blobs import folder_at
 from weightkit.catalog import UNKNOWN, Recipe, Release
+from weightkit.catalog.places import by_name, introduced
 from weightkit.checkpoints.form import Form, Order
+from weightkit.core.blob import Folder
 from weightkit.core.dtypes import BY_NAME
 from weightkit.core.errors import PlanError
 from weightkit.families.converters import converter_named
@@ -16,7 +20,7 @@ from weightkit.methods.pairing import NewRows, Rules
 from weightkit.ops.lora import rounding_named
 from weightkit.ops.product import SUMS, Sums
 
-__all__ = ["Filled", "filled", "recipe_for", "recipe_rules"]
+__all__ = ["Filled", "filled", "payloads_by_name", "recipe_for", "recipe_how", "recipe_rules"]
 
 
 def recipe_for(name: str, methods: tuple[str, ...], command: str) -> tuple[Release, Recipe]:
@@ -89,6 +93,20 @@ def recipe_rules(recipe: Recipe, rules: Rules) -> Rules:
     return replace(rules, whole=recipe.whole) if recipe.whole and not rules.whole else rules
 
 
+def recipe_how(name: str, recipe: Recipe, how: Arithmetic | None) -> Arithmetic | None:
+    """What a recipe from outside says about adapters, where the user did not.
+
+    Raises:
+        PlanError: It names a rounding that is not known.
+    """
+    if how is not None or not recipe.rounding:
+        return how
+    try:
+        return Arithmetic(rounding_name(recipe.rounding), sums_name(recipe.sums))
+    except ValueError as error:
+        raise PlanError(f"--release {name}: {error}", hint="a newer weightkit may know it") from error
+
+
 def rounding_name(name: str) -> str:
     """A rounding that is known."""
     rounding_named(name)
@@ -114,3 +132,38 @@ def filled(
     """An entry, and what it fills in. Raises like ``recipe_for``."""
     release, recipe = recipe_for(name, methods, command)
     return release, Filled(release, recipe, rules=rules, form=form, how=how, converter=converter)
+
+
+def payloads_by_name(
+    name: str,
+    methods: tuple[str, ...],
+    command: str,
+    *,
+    adapters: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Folder | None, tuple[Folder, ...], list[str]]:
+    """A release's diff, if it takes one, and its adapters in order, where the catalog says that they are on the Hub.
+
+    Args:
+        name: The release.
+        methods: Those of the command.
+        command: Its name.
+        adapters: Whether they are wanted.
+        say: Told at once what the notes say: commit and licence of each.
+
+    Returns:
+        Diff, adapters, notes.
+
+    Raises:
+        PlanError: As ``recipe_for``; or nobody says where one of them is, or it may not be had.
+        FormatError: The Hub is not reached.
+    """
+    entry, _ = recipe_for(name, methods, command)
+    diff, loras = by_name(entry, adapters=adapters)
+    opened = None if diff is None else folder_at(diff, "--diff")
+    merged = tuple(folder_at(one, "--lora") for one in loras)
+    notes = [introduced(one) for one in (opened, *merged) if one is not None]
+    if say is not None:
+        for note in notes:
+            say(note)
+    return opened, merged, notes

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from weightkit import catalog
+from weightkit.catalog.outside import about_it
 from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.model import Model
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.digest import Digest
-from weightkit.core.errors import PlanError
+from weightkit.core.errors import DigestMismatch, PlanError
 from weightkit.manifests.pointers import is_pointer
 from weightkit.methods import Evidence
 from weightkit.methods.xor_files import (
@@ -38,7 +39,7 @@ from weightkit.methods.xor_files import (
     refuse_pointers,
     untouched,
 )
-from weightkit.methods.xor_key import Key, key_in
+from weightkit.methods.xor_key import Key, key_in, wanted_root
 from weightkit.run.plan import Plan, StreamFile
 from weightkit.streams import FileBytes, Headed, Stream, whole
 from weightkit.streams.xor import Wrapped
@@ -52,6 +53,8 @@ NOTHING = hashlib.sha256().hexdigest()
 def decoded(payload: Folder, key: Key, role: str) -> Coded:
     """The files of a folder of ``.enc`` files.
 
+    Where a key is not the publisher's, but holds the original in other bytes, that which is computed of it is taken.
+
     Args:
         payload: The published folder or file.
         key: What it was XORed with.
@@ -61,12 +64,25 @@ def decoded(payload: Folder, key: Key, role: str) -> Coded:
         PlanError: A file contradicts itself, or is a Git-LFS pointer.
         DigestMismatch: A small file shows that the key is another.
     """
+    try:
+        return decoded_with(payload, key, role)
+    except (DigestMismatch, PlanError) as error:
+        if (other := key.relaid()) is None:
+            raise
+        try:
+            return decoded_with(payload, other, role)
+        except (DigestMismatch, PlanError):
+            raise error from None
+
+
+def decoded_with(payload: Folder, key: Key, role: str) -> Coded:
+    """The files of a folder of ``.enc`` files, with this key and no other. Raises like ``decoded``."""
     found = payload_files(payload)
     refuse_pointers(role, {name: blob for name, blob in found.items() if ENC.fullmatch(name) or is_weights(name)})
     refuse_pointers("the key", {} if key.blob is None else {key.name: key.blob})
     notes = list(key.about())
     named = {name: (ENC.fullmatch(name), blob) for name, blob in found.items()}
-    left = [name for name, (match, _) in named.items() if match is None]
+    left = [name for name, (match, _) in named.items() if match is None and name not in about_it(payload)]
     if left:
         notes.append(f"left out, no .enc files: {first_few(left)}")
     files = []
@@ -81,16 +97,17 @@ def decoded(payload: Folder, key: Key, role: str) -> Coded:
             continue
         files.append(StreamFile(match["name"], stream, expect))
     if bare := [file.path for file in files if not file.expect]:
-        if key.blob is None:
-            notes.append("the key is computed, and these files have no digest that would prove it")
+        also = " and the key, which is computed" if key.blob is None else ""
         notes.append(
-            f"{first_few(bare)}: files without a header, whose names have the SHA-256 of "
-            "nothing (as TechGPT's): they carry no check of their own; give the publisher's list with --checksums"
+            f"{first_few(bare)}: files without a header, whose names have the SHA-256 of nothing (as TechGPT's): they carry no "
+            f"check of their own, so only a list of the publisher's proves them{also}; give it with --checksums"
         )
     if problems:
         raise PlanError(f"{role}: nothing was decoded:", problems)
     files.sort(key=lambda file: file.path)
     check_small(files, key.folder.name, key.wrong)
+    if key.instead is not None and wanted_root(files, key.root()):
+        raise PlanError(key.wrong(files))
     return Coded(tuple(files), (f"XOR of {len(files)} .enc files with {key.name}",), tuple(notes))
 
 
@@ -152,7 +169,13 @@ def encoded(source: Folder, key: Key, role: str) -> Coded:
             raise PlanError(f"--key: {error}") from error
         files.append(StreamFile(f"{name}.{taken.hexdigest()}.enc", Headed(taken.digest(), body)))
     files.sort(key=lambda file: file.path)
-    return Coded(tuple(files), (f"XOR of {len(files)} files with {key.name}",), key.notes)
+    notes = list(key.about())
+    if key.blob is None:
+        notes.append(
+            "nothing here proves that the computed key is Meta's file, which others decode with: weightkit convert --to meta "
+            "writes it, and compares it with the published digests"
+        )
+    return Coded(tuple(files), (f"XOR of {len(files)} files with {key.name}",), tuple(notes))
 
 
 def key_of(base: Model, options: Options) -> Key:

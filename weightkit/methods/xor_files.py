@@ -15,7 +15,7 @@ from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import DigestMismatch, PlanError, WeightkitError
 from weightkit.manifests.pointers import is_pointer
 from weightkit.run.plan import Plan, StreamFile
-from weightkit.streams import Reader, Stream
+from weightkit.streams import Stream, beginning
 from weightkit.streams.xor import Padded, Wrapped
 
 __all__ = [
@@ -143,7 +143,7 @@ def refuse_pointers(role: str, files: Mapping[str, Blob]) -> None:
 
 def implausible(name: str, stream: Stream, nbytes: int) -> str:
     """Why bytes cannot be a file of this name, by how they begin; empty where they can be, or nothing is known."""
-    first = bytes(Reader(stream.chunks(1 << 16)).read(64))
+    first = beginning(stream, 64)
     if name.endswith(suffixes()):
         try:
             sniff(first, max(nbytes, 1 << 62))

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from weightkit import catalog, manifests
-from weightkit.checkpoints import layout_named, open_checkpoint
-from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
-from weightkit.checkpoints.evidence import llama_two_marks, mostly_bfloat16
-from weightkit.checkpoints.flavour import fits_bfloat16
+from weightkit.checkpoints import layout_named
+from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
+from weightkit.checkpoints.meta_told import is_metas, is_part
 from weightkit.checkpoints.model import Model
 from weightkit.containers import open_file
 from weightkit.containers.bin import DEFAULT_PROFILE
@@ -24,16 +23,17 @@ from weightkit.containers.layout import one_each
 from weightkit.containers.torch_zip_writer import TorchZip
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.dtypes import FLOAT16
-from weightkit.core.errors import FormatError, PlanError
+from weightkit.core.errors import FormatError, PlanError, WeightkitError
 from weightkit.core.lazy import derive
 from weightkit.families import llama
-from weightkit.methods.base import opened_from, refuse_quantized
+from weightkit.methods.base import opened, refuse_quantized
+from weightkit.methods.xor_copy import refuse_changed, refuse_grown, refuse_shard
 from weightkit.ops.add import Cast
-from weightkit.run.plan import Planned, StreamFile
-from weightkit.streams import Reader, Stream, whole
+from weightkit.run.plan import Output, Planned, StreamFile
+from weightkit.streams import FileBytes, Nested, Stream, beginning, whole
 from weightkit.streams.xor import Wrapped
 
-__all__ = ["Key", "is_copy", "key_in"]
+__all__ = ["Key", "is_computed", "is_copy", "key_in", "wanted_root"]
 
 KEY = "consolidated.00.pth"
 CHECKLIST = "checklist.chk"
@@ -41,10 +41,6 @@ SIZES = {"llama-7b": 13476939516, "llama-13b": 13016334699, "llama-30b": 1626576
 """Entry of the catalog -> size of its consolidated.00.pth. Source: releases, section 1; meta-layout."""
 
 NO_TEXT = frozenset(range(32)) - frozenset(b"\t\n\r")
-
-TOKENS = 32000
-"""Rows of LLaMA's vocabulary."""
-
 
 HEAD_NBYTES = 64
 """Up to where a torch zip says nothing but its root."""
@@ -60,6 +56,7 @@ class Key:
         stream: Its bytes.
         blob: The file; None where it is computed.
         notes: What the user should know of it.
+        instead: The model that the key can be computed of, where the file holds it in other bytes than Meta's; see ``relaid``.
     """
 
     folder: Folder
@@ -67,6 +64,7 @@ class Key:
     stream: Stream
     blob: Blob | None = None
     notes: tuple[str, ...] = ()
+    instead: Model | None = None
 
     @property
     def told(self) -> str:
@@ -101,20 +99,47 @@ class Key:
         """What is wrong with it, as the files say that it does not decode."""
         what = f"{self.folder.name} is not the key"
         if self.blob is None:
-            what = f"the key computed of {self.folder.name} is not the publisher's: it is another model, or a tuned one"
-        own, wanted = root_in(bytes(Reader(self.stream.chunks(HEAD_NBYTES)).read(HEAD_NBYTES))), wanted_root(files)
-        if wanted and own != wanted:
+            what = f"the key computed of {self.folder.name} is not the publisher's: "
+            what += "it is another model, or a tuned one, or was rounded"
+        own, wanted = self.root(), wanted_root(files, self.root())
+        if wanted:
             whose = "LLaMA-7B" if wanted == "consolidated" else "the parts of 13B, 30B and 65B"
-            what += f" (the right one's root is {wanted}, as in {whose}; this one's is {own})"
+            right = f"the right one is a torch zip with root {wanted}, as in {whose}; this one is none"
+            what += f" (the right one's root is {wanted}, as in {whose}; this one's is {own})" if own else f" ({right})"
         return what
+
+    def root(self) -> str:
+        """Its root; empty where it is no torch zip."""
+        return root_in(beginning(self.stream, HEAD_NBYTES))
+
+    def relaid(self) -> Key | None:
+        """The key that is computed of the file's tensors, where they are Meta's in other bytes: saved again, or converted.
+
+        A publisher may have used such a file itself, so it is taken as it is first.
+
+        Raises:
+            PlanError: The tensors cannot give one.
+        """
+        return None if self.instead is None else computed(self.instead)
 
     def about(self) -> Iterator[str]:
         """What it is, in notes."""
         known = self.known()
-        which = f", {known[1]} of {known[0]}" if known else ""
+        which = f", {known[1]} of {known[0]} by its checklist or size" if known else ""
         on_the_way = " on the way" if self.blob is None else ""
         yield f"key: {self.told.removesuffix(',')}{on_the_way}, {self.stream.nbytes} bytes{which}"
         yield from self.notes
+
+
+def is_computed(files: Iterable[Output]) -> bool:
+    """Whether the key of decoded files is computed of a copy, and is no file that may be hashed."""
+    for file in files:
+        stream = file.stream if isinstance(file, StreamFile) else None
+        while isinstance(stream, Nested) and not isinstance(stream, Wrapped):
+            stream = stream.body
+        if isinstance(stream, Wrapped):
+            return not isinstance(stream.key, FileBytes)
+    return False
 
 
 def is_copy(folder: Folder) -> bool:
@@ -126,7 +151,7 @@ def is_copy(folder: Folder) -> bool:
         names = open_file(folder.blob(name)).tensors
     except FormatError:
         return False
-    return "model.embed_tokens.weight" in names or "embedding.word.embedding.weight" in names
+    return any(one.startswith(("model.layers.", "model.embed_tokens.", "embedding.word.")) for one in names)
 
 
 def key_in(base: Model) -> Key:
@@ -146,7 +171,19 @@ def key_in(base: Model) -> Key:
             "for point-alpaca and BELLE, or with a float16 copy of that model; name it, or its folder"
         )
     blob = folder.blob(name)
-    return Key(folder, name, whole(blob), blob)
+    return Key(folder, name, whole(blob), blob, instead=otherwise(base, blob))
+
+
+def otherwise(base: Model, blob: Blob) -> Model | None:
+    """The model in Meta's layout that a file is a part of, if it is laid out otherwise than Meta's files are; else None."""
+    folder = base.source.above() if lone_file(base.source) is not None else base.source
+    try:
+        part = open_file(blob)
+        if folder is None or not is_part(part) or is_metas(part) or not layout_named("meta").recognise(folder):
+            return None
+    except WeightkitError:
+        return None
+    return replace(base, source=folder)
 
 
 def computed(base: Model) -> Key:
@@ -155,15 +192,18 @@ def computed(base: Model) -> Key:
     Raises:
         PlanError: It was rounded on the way, or is another model than Meta's.
     """
-    checkpoint = open_checkpoint(base.source, base.role, base.converter)
+    model = opened(base)
+    checkpoint = model.follows
+    assert checkpoint is not None  # an opened model has one
     what = f"{base.role}: {checkpoint.name}"
+    refuse_shard(checkpoint, what)
     refuse_quantized(checkpoint, base.role)
-    refuse_rounded(checkpoint, what)
+    refuse_changed(checkpoint, what)
     tensors = {
         name: one if one.spec.dtype == FLOAT16 else derive(Cast(FLOAT16), one) for name, one in checkpoint.tensors.items()
     }
     try:
-        written = layout_named("meta").write(replace(opened_from(base, checkpoint), tensors=tensors), Form(order="meta"))
+        written = layout_named("meta").write(replace(model, tensors=tensors), Form(order="meta"))
     except ValueError as error:
         raise PlanError(f"{what}: no key can be computed of it: {error}") from error
     refuse_grown(checkpoint, what)
@@ -179,21 +219,33 @@ def heads() -> dict[str, bytes]:
 
 
 def root_in(head: bytes) -> str:
-    """The root in the beginning of a torch zip; what is in its place where it is none."""
+    """The root in the beginning of a torch zip; empty where it is none."""
+    if head[:4] != b"PK\3\4":
+        return ""
     length = int.from_bytes(head[26:28], "little")
     return repr(head[30 : 30 + length].partition(b"/")[0].decode("latin-1"))[1:-1]
 
 
-def wanted_root(files: Iterable[StreamFile]) -> str:
-    """The root of the key that files were XORed with, where it is one of Meta's: only with its beginning they make sense."""
+def wanted_root(files: Iterable[StreamFile], own: str) -> str:
+    """The root of the key that files were XORed with, where it is one of Meta's: only with its beginning they make sense.
+
+    Empty where it is none of Meta's, may be the key's own, or is not told: all files begin alike, so a short one tells nothing.
+
+    Args:
+        files: What comes of a payload.
+        own: The root of the key.
+    """
+    likely = heads()
+    told = False
     for file in files:
         if not isinstance(file.stream, Wrapped):
             continue
-        coded = bytes(Reader(file.stream.body.chunks(HEAD_NBYTES)).read(HEAD_NBYTES))
-        for root, head in heads().items():
-            if makes_sense(file.path, bytes(one ^ other for one, other in zip(coded, head, strict=False))):
-                return root
-    return ""
+        coded = beginning(file.stream.body, HEAD_NBYTES)
+        plain = {root: bytes(one ^ other for one, other in zip(coded, head, strict=False)) for root, head in likely.items()}
+        if fitting := {root for root, one in plain.items() if makes_sense(file.path, one)}:
+            told, likely = True, {root: head for root, head in likely.items() if root in fitting}
+    settled = len(likely) == 1 or "consolidated" not in likely
+    return next(iter(likely)) if told and settled and own not in likely else ""
 
 
 def makes_sense(name: str, head: bytes) -> bool:
@@ -202,34 +254,3 @@ def makes_sense(name: str, head: bytes) -> bool:
         return head[:1] in (b"{", b"[") and head.isascii() and not set(head) & NO_TEXT
     record = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     return head[:4] == b"PK\3\4" and bool(record) and record.isascii() and record.decode().isprintable()
-
-
-def refuse_rounded(checkpoint: Checkpoint, what: str) -> None:
-    """Refuse a copy whose values are not the original's any more, or that is of LLaMA-2.
-
-    Raises:
-        PlanError: It is.
-    """
-    if mostly_bfloat16(checkpoint) or fits_bfloat16(checkpoint):
-        raise PlanError(
-            f"{what}: went through bfloat16, which rounded its values: Meta's file cannot be computed of it; name a copy that "
-            "was float16 all the way, or Meta's own file"
-        )
-    if len(marks := llama_two_marks(checkpoint.json("config.json"))) > 1:
-        raise PlanError(
-            f"{what}: is LLaMA-2 ({', '.join(marks)} in its config), and .enc files were made with LLaMA 1's; name that"
-        )
-
-
-def refuse_grown(checkpoint: Checkpoint, what: str) -> None:
-    """Refuse a copy of LLaMA with another vocabulary than Meta's.
-
-    Raises:
-        PlanError: It has.
-    """
-    rows, width = checkpoint.spec("model.embed_tokens.weight").shape
-    if width in llama.SIZES and rows != TOKENS:
-        raise PlanError(
-            f"{what}: has {rows} tokens{llama.named_rows(rows)}, and Meta's {llama.SIZES[width]} {TOKENS}: it was tuned or "
-            "merged already; name a copy of the original"
-        )

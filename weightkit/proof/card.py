@@ -4,64 +4,114 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import dataclass
 
 from weightkit.core.errors import PlanError
+from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
 
-__all__ = ["card", "recipe"]
+__all__ = ["Told", "card", "recipe"]
 
 CARD = """---
 {front}---
 
 # {title}
 
-This is not a model but what rebuilds one from its base, byte for byte, with weightkit. You need the base{named}, which is not
-here.
+This is not a model but what rebuilds one from its base with weightkit, the same bytes for everybody. You need the base{named},
+which is not here: put its folder in the place of `BASE`.{where}
 
-这不是模型本身，而是用基座模型{named_zh}逐字节重建该模型所需的文件。基座模型不在此处。
-
-```
+```sh
 {recover}
 weightkit verify OUT
 ```
+
+The first command rebuilds the model in `OUT` and compares it with the published digests; the second checks it again at any
+later time.
 
 - `SHA256SUMS` lists the files here; `RELEASE.sha256` lists what comes out, and `recover` compares with it.
 - `BASE.TENSORS` says which base is right, tensor by tensor: another one is refused.
 - `release.toml` is the recipe ({method}). Nothing in it is run.
 
-校验：`SHA256SUMS` 是此处文件的摘要，`RELEASE.sha256` 是重建结果的摘要；
-`BASE.TENSORS` 说明所需的基座模型，换用其他模型会被拒绝。
+## 中文
+
+这不是模型本身，而是用 weightkit 从基座模型{named_zh}重建该模型所需的文件，任何人重建的结果逐字节相同。基座模型不在此处：请把
+下面的 `BASE` 换成基座模型所在的文件夹。{where_zh}
+
+```sh
+{recover}
+weightkit verify OUT
+```
+
+第一条命令在 `OUT` 中重建模型，并与公布的摘要比对；第二条命令可在以后随时再次校验。
+
+- `SHA256SUMS` 是此处文件的摘要，`RELEASE.sha256` 是重建结果的摘要。
+- `BASE.TENSORS` 逐个张量说明所需的基座模型，换用其他模型会被拒绝。
+- `release.toml` 是重建方法（{method}），其中没有任何会被执行的内容。
 """
 
 
-def recipe(method: str, title: str, base: str, licence: str, rules: Rules) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a publisher says of a release.
+
+    Attributes:
+        title: For people.
+        licence: For the card, as ``apache-2.0``; empty for nothing.
+        base: What the base is called on the Hub; empty for nothing.
+        repo: Where it will be, ``owner/name``; empty for nowhere.
+        folder: The name of its folder.
+    """
+
+    title: str
+    licence: str = ""
+    base: str = ""
+    repo: str = ""
+    folder: str = ""
+
+
+def recipe(method: str, told: Told, rules: Rules, how: Arithmetic | None = None) -> bytes:
     """``release.toml``; see ``catalog.outside``.
 
     Raises:
         PlanError: A text cannot stand there.
     """
-    lines = [f"title = {quoted('title', title)}\n"]
-    lines += [f"base = {quoted('base', base)}\n"] if base else []
-    lines += [f"license = {quoted('licence', licence)}\n"] if licence else []
+    lines = [f"title = {quoted('title', told.title)}\n"]
+    lines += [f"base = {quoted('base', told.base)}\n"] if told.base else []
+    lines += [f"license = {quoted('licence', told.licence)}\n"] if told.licence else []
     lines += ["\n[recipe]\n", f'method = "{method}"\n']
     lines += [f'dtype = "{rules.dtype.name}"\n'] if rules.dtype is not None else []
     lines += [f'new_rows = "{rules.new_rows}"\n'] if rules.new_rows is not None else []
+    if rules.whole:
+        if len(rules.whole) > 64:
+            raise PlanError(f"--whole is said {len(rules.whole)} times, and a recipe has room for 64; use patterns")
+        lines.append(f"whole = [{', '.join(quoted('pattern of --whole', one) for one in rules.whole)}]\n")
+    if how is not None or method == "lora":
+        how = how or Arithmetic()
+        lines += [f'rounding = "{how.rounding}"\n', f'sums = "{how.sums}"\n']
     return "".join(lines).encode()
 
 
-def card(title: str, base: str, licence: str, repo: str, method: str) -> bytes:
+def card(method: str, told: Told) -> bytes:
     """README.md, as a model card of the Hub.
 
     Raises:
         PlanError: A text cannot stand there.
     """
-    front = f"license: {quoted('licence', licence)}\n" if licence else ""
-    front += f"base_model: {quoted('base', base)}\n" if base else ""
+    front = f"license: {quoted('licence', told.licence)}\n" if told.licence else ""
+    front += f"base_model: {quoted('base', told.base)}\n" if told.base else ""
     front += "tags:\n- weightkit\n"
-    place = f"hf://{repo}" if repo else "THIS-FOLDER"
-    recover = f"weightkit recover --release {place} --raw BASE --out OUT"
-    named = {"named": f", {base}" if base else "", "named_zh": f"（{base}）" if base else ""}
-    return CARD.format(front=front, title=quoted("title", title)[1:-1], recover=recover, method=method, **named).encode()
+    place = f"hf://{told.repo}" if told.repo else shlex.quote(told.folder)
+    return CARD.format(
+        front=front,
+        title=told.title,
+        recover=f"weightkit recover --release {place} --raw BASE --out OUT",
+        method=method,
+        named=f", {told.base}" if told.base else "",
+        named_zh=f"（{told.base}）" if told.base else "",
+        where="" if told.repo else " Stand in the folder that holds this one.",
+        where_zh="" if told.repo else "命令须在包含本文件夹的目录中运行。",
+    ).encode()
 
 
 def quoted(what: str, text: str) -> str:

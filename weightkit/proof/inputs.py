@@ -16,7 +16,7 @@ from weightkit.containers import suffixes
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import Incomplete, PlanError
 from weightkit.manifests import Entry
-from weightkit.methods.xor_key import is_copy
+from weightkit.methods.xor_key import is_computed, is_copy
 from weightkit.proof.lists import usable
 from weightkit.proof.sizes import original
 from weightkit.run.gates import Original
@@ -66,7 +66,7 @@ def checked(
         named.insert(0, (recipe.diff or UNKNOWN, diff, "--diff"))
     parts = [known_payload(release.name, *one, used, trust=trust) for one in named]
     if recipe is not None and recipe.key:
-        parts.insert(0, known_key(release.name, recipe.key, key or base.source, used))
+        parts.insert(0, known_key(release.name, recipe.key, key or base.source, used, plan))
     else:
         parts.insert(0, known_base(release, base, used, proved=proved(plan, release)))
     inputs = tuple(one for found, _ in parts for one in found)
@@ -158,7 +158,7 @@ def known_base(release: Release, base: Model, used: set[Blob], *, proved: bool) 
     return found, [f"{role} {folder.name}: no digest of {', '.join(bare[:4])} was published"] if bare else []
 
 
-def known_key(release: str, published: str, folder: Folder, used: set[Blob]) -> Found:
+def known_key(release: str, published: str, folder: Folder, used: set[Blob], plan: Plan) -> Found:
     """The key file of an XOR payload, however it is called here, with its published digest.
 
     Args:
@@ -166,13 +166,14 @@ def known_key(release: str, published: str, folder: Folder, used: set[Blob]) -> 
         published: Entry of the catalog, a blank, the file.
         folder: The key, or the folder that it lies in.
         used: What the plan reads.
+        plan: The plan.
 
     Raises:
         PlanError: It has another size than was published.
     """
     entry, _, name = published.partition(" ")
     source = catalog.load(entry)
-    if is_copy(folder):
+    if is_copy(folder) or is_computed(plan.files):
         return [], [f"key: {name} of {entry} is computed of {folder.name}, and proved by the digests of what comes out alone"]
     wanted, keys = usable_of(source).get(name), read_of(folder, used)
     if wanted is None or not keys:

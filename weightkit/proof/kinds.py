@@ -98,6 +98,13 @@ def of_folder(folder: Folder) -> Iterable[str]:
     yield from of_checkpoint(open_checkpoint(folder, "PATH"))
 
 
+def stored_dtypes(checkpoint: Checkpoint) -> list[str]:
+    """What the weights are stored in, rotary buffers aside: of Meta's parts, which are handed out cast, in the files."""
+    stored = [file.tensors for file in checkpoint.files.values()] if checkpoint.layout == "meta" else [checkpoint.tensors]
+    buffer = ("inv_freq", "rope.freqs")
+    return sorted({one.spec.dtype.name for tensors in stored for name, one in tensors.items() if not name.endswith(buffer)})
+
+
 def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
     """What tensors' names, shapes and a few values tell."""
     embedding = next((t.spec for name, t in checkpoint.tensors.items() if llama.is_vocabulary(name)), None)
@@ -108,7 +115,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Iterable[str]:
         size = f"of {size}'s width, {len(layers)} layers"
     told = flavour(checkpoint)
     rows = embedding.shape[0] if embedding else 0
-    dtypes = sorted({tensor.spec.dtype.name for name, tensor in checkpoint.tensors.items() if not llama.is_inv_freq(name)})
+    dtypes = stored_dtypes(checkpoint)
     frequencies = [tensor for name, tensor in checkpoint.tensors.items() if llama.is_inv_freq(name)]
     what = "weights"
     if told is not None and told.is_diff:

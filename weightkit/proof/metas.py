@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weightkit import catalog
+from weightkit.checkpoints.meta_layout import FREQS
 from weightkit.checkpoints.meta_parts import UNSETTLED
+from weightkit.containers.bin import DEFAULT_PROFILE
 from weightkit.families import llama
 from weightkit.proof.lists import usable
 from weightkit.run.execute import Done
@@ -58,19 +60,30 @@ def unlike(receipts: list[Receipt], first: OutputFile) -> str:
             continue
         mine = receipt.digests[wanted.algorithm]
         return f"not Meta's bytes: {receipt.path} has {wanted.algorithm} {mine.hex}, and {entry}'s {wanted.hex}: " + why(
-            shapes["norm.weight"].dtype.name, shapes["tok_embeddings.weight"].shape[0], receipt, entry
+            first, receipt, entry
         )
     return ""
 
 
-def why(dtype: str, tokens: int, receipt: Receipt, entry: str) -> str:
-    """The likely reason."""
-    if dtype != "float16":
-        return f"it is in {dtype}, theirs is in float16"
+def why(first: OutputFile, receipt: Receipt, entry: str) -> str:
+    """The likely reason.
+
+    Args:
+        first: The first part, for its tensors and how it is written.
+        receipt: Of the part that differs.
+        entry: The catalog's, of Meta's files of this width.
+    """
+    shapes = {item.name: item.spec for item in first.layout.items}
+    dtypes = sorted({spec.dtype.name for name, spec in shapes.items() if not name.endswith(FREQS)})
+    if dtypes != ["float16"]:
+        return f"it is in {' and '.join(dtypes)}, theirs is in float16"
+    tokens = shapes["tok_embeddings.weight"].shape[0]
     if tokens != catalog.load(entry).vocabulary:
         return f"it has {tokens} tokens, theirs {catalog.load(entry).vocabulary}"
+    if first.encoding.profile != DEFAULT_PROFILE:
+        return f"it is as {first.encoding.written_by} writes it (--torch-compat)"
     size = catalog.load(entry).sizes.get(receipt.path)
     if size not in (None, receipt.nbytes):
-        return f"it has {receipt.nbytes} bytes, theirs {size}: another torch (--torch-compat)"
+        return f"it has {receipt.nbytes} bytes, theirs {size}: it is of another model of this width, as LLaMA-2"
     order = "; or Meta's parts name another GPU (--order meta-cuda-0)" if entry in ("llama-13b", "llama-30b") else ""
-    return f"the source's values are not the original's: it was tuned, or rounded on the way{order}"
+    return f"the source's values are not the original's: it was tuned, or rounded on the way, or is of LLaMA-2{order}"

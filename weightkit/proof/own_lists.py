@@ -7,6 +7,7 @@ A large file whose bytes are checked as they are read is not read twice for it: 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,9 @@ __all__ = ["as_listed"]
 
 BESIDE = (".sha256", ".md5", ".sha512")
 LARGEST_LIST = 16 << 20
+NOTHING = tuple(hashlib.new(one).hexdigest() for one in ("md5", "sha256", "sha512"))
+"""Digests of an empty file."""
+
 ADVICE = "download it again, or take the list away if it is of other files, or you changed this one"
 
 
@@ -131,7 +135,7 @@ def lists_in(folder: Folder, read: Mapping[str, Blob], named: set[Path]) -> tupl
         if not folder.holds(one):
             continue
         try:
-            entries = entries_in(folder.blob(one), one)
+            entries = entries_in(folder, one)
         except FormatError as error:
             told.append(f"{one} was not used: {error.problem}")
             continue
@@ -154,12 +158,13 @@ def lists_in(folder: Folder, read: Mapping[str, Blob], named: set[Path]) -> tupl
     return listed, told
 
 
-def entries_in(listed: Blob, name: str) -> list[Entry]:
+def entries_in(folder: Folder, name: str) -> list[Entry]:
     """The entries of a list; the digest alone in a file beside the one that it is of will do.
 
     Raises:
         FormatError: It is no list.
     """
+    listed = folder.blob(name)
     if listed.nbytes > LARGEST_LIST:
         raise FormatError(listed.name, f"it has {listed.nbytes} bytes")
     if is_pointer(listed):
@@ -171,7 +176,16 @@ def entries_in(listed: Blob, name: str) -> list[Entry]:
     digits, of = text.strip().lower(), PurePosixPath(name).stem
     if len(digits) in BY_LENGTH and name.endswith(BESIDE) and set(digits) <= set("0123456789abcdef"):
         text = f"{digits}  {of}\n"
+    text = "\n".join(line for line in text.split("\n") if not of_nothing(line, name, folder))
     return manifests.parse(text, Path(listed.name))
+
+
+def of_nothing(line: str, name: str, folder: Folder) -> bool:
+    """Whether a line of a list is of an empty file, or of the list: the shell makes that before anything is hashed."""
+    if not any(one in line.lower() for one in NOTHING):
+        return False
+    empty = [one for one in folder.names() if PurePosixPath(one).name in line and not folder.blob(one).nbytes]
+    return bool(empty) or PurePosixPath(name).name in line
 
 
 def entry_path(place: str, path: str, names: Mapping[str, None]) -> str:

@@ -82,7 +82,10 @@ def fit(files: Sequence[Output], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY
         block = LARGEST_BLOCK
         while block >= SMALLEST_BLOCK:
             each = max(
-                ((blocks + blocks_of_torch) * max(block, one.widest_row_nbytes) + one.held_nbytes for one, blocks in needs),
+                (
+                    (blocks + blocks_of_torch) * max(block, one.widest_row_nbytes) + one.held_nbytes + ahead_nbytes(one)
+                    for one, blocks in needs
+                ),
                 default=0,
             )
             peak = process * (1 + min(processes, count)) + tensors + count * each
@@ -93,6 +96,11 @@ def fit(files: Sequence[Output], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY
         f"this takes {format_size(peak)} of memory, and --max-memory allows {format_size(max_memory)}; "
         "the interpreter and torch take most of it: allow more"
     )
+
+
+def ahead_nbytes(needs: Needs) -> int:
+    """Memory of what is fetched early of the inputs that are not on this machine."""
+    return sum(getattr(blob, "ahead_nbytes", 0) for blob in needs.blobs)
 
 
 def blocks_in_flight(file: Output) -> int:

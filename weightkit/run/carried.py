@@ -27,6 +27,7 @@ def carried(
     raise_on_mismatch: bool,
     notify: Notify,
     verify_raw: Place | None = None,
+    reclaim_downloads: bool = False,
 ) -> Done:
     """Carry a plan out as a caller in Python asks for it; the arguments are those of ``recover_release``.
 
@@ -44,6 +45,7 @@ def carried(
             overwrite=overwrite,
             keep_mismatched=keep_mismatched,
             verify_raw=verify_raw,
+            reclaim_downloads=reclaim_downloads,
             notify=told,
         )
     if raise_on_mismatch:

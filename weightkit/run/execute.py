@@ -27,18 +27,20 @@ from weightkit.run.kept import check_out, keep_inputs
 from weightkit.run.ledgers import Ledger
 from weightkit.run.ledgers.compared import Compared
 from weightkit.run.ledgers.directory import Directory
+from weightkit.run.ledgers.hashed import Hashed
 from weightkit.run.ledgers.lock import nearest
 from weightkit.run.plan import OutputFile, Plan, SmallFile, StreamFile
 from weightkit.run.receipts import DIGEST, Receipt, Report, Standing
+from weightkit.run.reclaim import Reclaim
 from weightkit.run.values import values_notes
 from weightkit.run.write import held_to_its_threads
 
-__all__ = ["SUMS", "SUMS_ONLY", "Done", "Lists", "Preview", "carry_out", "check_out", "preview"]
+__all__ = ["SUMS", "SUMS_ONLY", "Done", "Lists", "Preview", "carry_out", "check_out", "hashed", "preview"]
 
 SUMS = "SHA256SUMS"
 
-Lists = Mapping[str, Callable[[Receipt], Digest]]
-"""Name of a list of digests -> which digest of each file goes into it."""
+Lists = Mapping[str, Callable[[Receipt], Digest | None]]
+"""Name of a list of digests -> which digest of each file goes into it; None: the file does not."""
 
 SUMS_ONLY: Lists = {SUMS: lambda receipt: receipt.digests[DIGEST]}
 
@@ -143,6 +145,7 @@ def carry_out(
     keep_mismatched: bool = False,
     lists: Lists = SUMS_ONLY,
     verify_raw: Place | None = None,
+    reclaim_downloads: bool = False,
     executor: Executor | None = None,
     notify: Notify = ignore,
 ) -> Done:
@@ -158,8 +161,10 @@ def carry_out(
         max_memory: Resident memory allowed, in bytes.
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
-        lists: Name of a list of digests -> which digest of each file goes into it; the last is written last.
+        lists: Name of a list of digests -> which digest of each file goes into it, if it does; the last is written last.
         verify_raw: Meta's folder to be checked.
+        reclaim_downloads: Whether a file that this run downloads is removed from the client's cache once all that is made of it
+            stands.
         executor: Who does the work; None: threads of this process.
         notify: Told what happens.
 
@@ -168,6 +173,8 @@ def carry_out(
         FormatError: An input turned out to be damaged, or changed. What was written whole stays for the next try.
     """
     planned = looked_into(plan)
+    if reclaim_downloads:
+        notify = Reclaim(planned, notify)
     workers = executor if executor is not None else Threads(jobs)
     budget = fit(planned.files, workers.jobs, max_memory, workers.processes)
     with ExitStack() as stack:
@@ -206,6 +213,20 @@ def carry_out(
     return Done(replace(plan, notes=notes), replace(report, mismatches=explained), standing.whole)
 
 
+def hashed(plan: Plan, *, jobs: int = 1, max_memory: int = DEFAULT_MAX_MEMORY, notify: Notify = ignore) -> Report:
+    """Make all that is planned, take its digests and those of its tensors, and write nothing.
+
+    Raises:
+        PlanError: There is not enough memory.
+        FormatError: An input is damaged.
+    """
+    planned = looked_into(plan)
+    budget = fit(planned.files, jobs, max_memory)
+    notify(Started(plan.nbytes))
+    with held_to_its_threads(budget.needs.torch):
+        return Coordinator(Hashed(), Standing(), [], Threads(budget.jobs), budget.block_nbytes, notify).run(planned)
+
+
 def used_by(plan: Plan) -> set[Blob]:
     """All that the plan's files read."""
     return {blob for file in plan.files for blob in file.needs.blobs}
@@ -236,8 +257,8 @@ def list_files(plan: Plan, report: Report, lists: Lists) -> list[SmallFile]:
         entries = (Entry(one.path, one.digests[listing.algorithm]) for one in listed)
         files.append(SmallFile(listing.path, manifests.encode(entries)))
     for name, digest in lists.items():
-        entries = (Entry(receipt.path, digest(receipt)) for receipt in report.receipts)
-        files.append(SmallFile(name, manifests.encode(entries)))
+        taken = ((receipt.path, digest(receipt)) for receipt in report.receipts)
+        files.append(SmallFile(name, manifests.encode(Entry(path, one) for path, one in taken if one is not None)))
     return files
 
 

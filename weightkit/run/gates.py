@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +17,11 @@ from typing import Protocol, Self
 
 from weightkit import catalog, manifests
 from weightkit.blobs import Place, folder_at
-from weightkit.core.blob import Blob, Folder
+from weightkit.core.blob import Blob, Extent, Folder
 from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import DigestMismatch, FormatError, PlanError
 from weightkit.core.events import BytesChecked, Notify, ignore
+from weightkit.core.passes import AHEAD_NBYTES
 from weightkit.run.receipts import Receipt
 
 __all__ = ["CHECKLIST", "SMALL_NBYTES", "Checklist", "Gate", "Inputs", "Original"]
@@ -89,18 +91,21 @@ class Inputs:
     @property
     def nbytes(self) -> int:
         """How many bytes are read for it, beside what the run reads."""
-        return sum(one.blob.nbytes for one in self.originals)
+        return sum(one.blob.nbytes for one in self.originals if not settled(one))
 
     def hash(self, original: Original) -> Mapping[str, Digest]:
         """The digests of a file; of no use once the run has ended."""
         blob = original.blob
+        if settled(original):
+            return {one.algorithm: one for one in blob.stated}
         hasher = Hasher((one.algorithm for one in original.digests), blob.nbytes)
-        for start in range(0, blob.nbytes, READ_NBYTES):
-            if self.stop.is_set():
-                break
-            taken = blob.read(start, min(start + READ_NBYTES, blob.nbytes))
-            hasher.update(taken)
-            self.notify(BytesChecked(blob.name, len(taken)))
+        with blob.ahead([Extent(0, blob.nbytes)], AHEAD_NBYTES) if blob.nbytes > SMALL_NBYTES else nullcontext():
+            for start in range(0, blob.nbytes, READ_NBYTES):
+                if self.stop.is_set():
+                    raise CancelledError
+                taken = blob.read(start, min(start + READ_NBYTES, blob.nbytes))
+                hasher.update(taken)
+                self.notify(BytesChecked(blob.name, len(taken)))
         blob.check()
         return hasher.digests()
 
@@ -111,7 +116,7 @@ class Inputs:
         """Whether all files are the originals, as far as they are hashed; small ones are waited for."""
         known = True
         for original, future in self.hashed:
-            if not (wait or original.blob.nbytes <= SMALL_NBYTES or future.done()):
+            if not (wait or original.blob.nbytes <= SMALL_NBYTES or settled(original) or future.done()):
                 known = False
                 continue
             actual = future.result()
@@ -122,6 +127,12 @@ class Inputs:
                 raise error
             self.others[original] = error
         return known
+
+
+def settled(original: Original) -> bool:
+    """Whether a large file's place states the digest, so that a pass uses no byte of it before that holds: nothing to read."""
+    stated = {one.algorithm for one in original.blob.stated}
+    return original.blob.nbytes > SMALL_NBYTES and all(one.algorithm in stated for one in original.digests)
 
 
 def another(original: Original, actual: Mapping[str, Digest]) -> DigestMismatch:

@@ -7,6 +7,8 @@ blocks, any number of times. The caller may write to the blocks it is given.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +17,12 @@ from weightkit.core.buffers import Buffer
 from weightkit.core.needs import Needs
 from weightkit.core.passes import AHEAD_NBYTES
 
-__all__ = ["FileBytes", "Headed", "Known", "Nested", "Reader", "Stream", "whole"]
+__all__ = ["FileBytes", "Headed", "Known", "Nested", "Reader", "Stream", "beginning", "whole"]
+
+LOOKING = ContextVar("LOOKING", default=False)
+"""Whether only the beginning is looked at, so that no pass is announced, and nothing else is fetched."""
+
+LOOK_NBYTES = 1 << 16
 
 
 class Stream(Protocol):
@@ -89,7 +96,7 @@ class FileBytes:
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
         """The bytes in fresh memory; ``FormatError`` where the file has changed."""
         stop = self.start + self.nbytes
-        with self.blob.ahead([Extent(self.start, stop)], AHEAD_NBYTES):
+        with nullcontext() if LOOKING.get() else self.blob.ahead([Extent(self.start, stop)], AHEAD_NBYTES):
             for at in range(self.start, stop, block_nbytes):
                 yield self.blob.read(at, min(at + block_nbytes, stop))
 
@@ -178,3 +185,12 @@ class Reader:
         if missing:
             self.left = memoryview(b"")
         return b"".join(parts)
+
+
+def beginning(stream: Stream, nbytes: int) -> bytes:
+    """The first bytes of a stream, for a look: of what lies on another machine only these are fetched."""
+    token = LOOKING.set(True)
+    try:
+        return bytes(Reader(stream.chunks(LOOK_NBYTES)).read(nbytes))
+    finally:
+        LOOKING.reset(token)

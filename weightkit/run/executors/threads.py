@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from weightkit.core.errors import DigestMismatch
-from weightkit.core.events import Event, Notify
+from weightkit.core.events import Event, Notify, hearing
 from weightkit.run.executors import Outcome
 from weightkit.run.plan import Output
 from weightkit.run.write import Work
@@ -53,7 +53,8 @@ def in_threads(
 
     def attempt(one: Given) -> T | DigestMismatch:
         try:
-            return work(one, watched)
+            with hearing(watched):
+                return work(one, watched)
         except DigestMismatch as error:
             return error
 
