@@ -51,6 +51,7 @@ class Hub(ThreadingHTTPServer):
         self.fail_every = 0  # each n-th request is answered with 503
         self.redirect = ""  # files are answered with an address there
         self.fail_commit = False
+        self.private: set[str] = set()
         self.strike: Callable[[int, str, str], None] | None = None  # told of (number, request, moment) of each request
         self.sent_again = 0  # objects that were there already
         self.ranges: list[tuple[str, int, int]] = []  # (path, start, stop) of every answer with bytes of a file
@@ -104,6 +105,7 @@ class Hub(ThreadingHTTPServer):
 
 class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Hub
 
     def log_message(self, *words: Any) -> None:
@@ -157,7 +159,14 @@ class Answer(BaseHTTPRequestHandler):
             hub = self.server
             card = hub.root / repo / "README.md"
             licence = re.search(r"^license: (.+)$", card.read_text(), re.M) if card.is_file() else None
-            facts = {"_id": "0" * 24, "id": repo, "modelId": repo, "sha": hub.commit_of(repo), "private": False, "gated": False}
+            facts = {
+                "_id": "0" * 24,
+                "id": repo,
+                "modelId": repo,
+                "sha": hub.commit_of(repo),
+                "private": repo in hub.private,
+                "gated": False,
+            }
             more = {
                 "disabled": False,
                 "downloads": 0,
@@ -241,8 +250,12 @@ class Answer(BaseHTTPRequestHandler):
     def create(self, body: bytes) -> None:
         asked = json.loads(body)
         repo = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
-        (self.server.root / repo).mkdir(parents=True, exist_ok=True)
-        self.reply(200, {"url": f"{self.server.url}/{repo}", "id": repo})
+        if (self.server.root / repo).is_dir():
+            return self.reply(409, {"error": "You already created this model repo", "url": f"{self.server.url}/{repo}"})
+        if asked.get("private") or asked.get("visibility") == "private":
+            self.server.private.add(repo)
+        (self.server.root / repo).mkdir(parents=True)
+        return self.reply(200, {"url": f"{self.server.url}/{repo}", "id": repo})
 
     def validate_yaml(self, body: bytes) -> None:
         text = json.loads(body)["content"]

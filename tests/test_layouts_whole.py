@@ -100,7 +100,8 @@ def test_theta_goes_to_meta_and_back(tmp_path: Path, config: dict[str, Any]) -> 
     convert(source, tmp_path / "m", "meta")
     assert json.loads((tmp_path / "m" / "params.json").read_text())["rope_theta"] == 1e6
     wanted = 1.0 / (1e6 ** (torch.arange(0, 16, 2).float() / 16))
-    assert bits(loaded(tmp_path / "m" / "consolidated.00.pth")["layers.0.attention.inner_attention.rope.freqs"]) == bits(wanted.half())
+    part = loaded(tmp_path / "m" / "consolidated.00.pth")
+    assert bits(part["layers.0.attention.inner_attention.rope.freqs"]) == bits(wanted.half())
     convert(tmp_path / "m", tmp_path / "back", "hf", converter="transformers-4.28.1+inv-freq-exact")
     assert json.loads((tmp_path / "back" / "config.json").read_text())["rope_theta"] == 1e6
     stored = loaded(tmp_path / "back" / "pytorch_model.bin")["model.layers.0.self_attn.rotary_emb.inv_freq"]

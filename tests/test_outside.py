@@ -155,6 +155,22 @@ def test_names_that_no_release_has(name: str, which: str, mine: Callable[[str], 
     assert which in refused(folder, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["a\x1b[2J", "x" * 300, "\u202eb"])
+def test_names_that_no_tensor_has(name: str, mine: Callable[[str], Path], tmp_path: Path) -> None:
+    from weightkit.manifests import tensors
+
+    folder = mine("exact")
+    known = tensors.parse(folder / "BASE.TENSORS")
+    (folder / "BASE.TENSORS").write_bytes(tensors.encode({**known, name: known["lm_head.weight"]}))
+    relist(folder)
+    assert "names a tensor that no model has" in refused(folder, tmp_path / "out")
+
+
+def test_a_folder_that_is_none_is_not_looked_through(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"holds no release\.toml"):
+        read_outside("/")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_file_must_be_there(method: str, made: dict[str, Path], mine: Callable[[str], Path], tmp_path: Path) -> None:
     for name in sorted(one.name for one in made[method].iterdir()):

@@ -31,6 +31,7 @@ pytest.importorskip("huggingface_hub")
 BASE, TUNED, LORA = PEER / "hf-bin", PEER / "tuned-fp16-bin", PEER / "lora-alpaca-bin"
 METHODS = {"exact": TUNED, "additive": TUNED, "enc": TUNED, "lora": LORA}
 TOKEN = "hf_averysecretword"
+LONG = pytest.mark.skipif("WEIGHTKIT_RIGS" not in os.environ, reason="takes minutes: set WEIGHTKIT_RIGS to run it")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -287,8 +288,33 @@ def test_a_repository_that_moved_meanwhile(hub: Hub, tmp_path: Path, weightkit: 
     assert done.stderr.count("\n") == 1
     assert digests(hub.root / "me/mine") == {}
     hub.fail_commit = False
+
+    def another(count: int, request: str, when: str) -> None:
+        if "validate-yaml" in request and when == "before":  # somebody commits between the upload and the commit
+            (hub.root / "me/mine" / "notes.txt").write_text("theirs\n")
+            hub.commits["me/mine"] = 1
+
+    hub.strike = another
+    done = weightkit(*words(), env=env)
+    assert done.returncode == 1
+    assert "somebody else changed it meanwhile" in done.stderr
+    assert sorted(digests(hub.root / "me/mine")) == ["notes.txt"]
+    hub.strike = None
     assert weightkit(*words(), env=env).returncode == 0
     assert hub.sent_again == 0
+
+
+def test_what_is_private_stays_so(hub: Hub, tmp_path: Path, weightkit: Run) -> None:
+    env = env_of(hub, tmp_path / "home")
+    (hub.root / "me/mine").mkdir(parents=True)
+    done = weightkit(*words(), "--private", env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "everybody can read it" in done.stderr
+    assert hub.commits == {}
+    (hub.root / "me/mine").rmdir()
+    assert weightkit(*words(), "--private", env=env).returncode == 0
+    assert hub.private == {"me/mine"}
+    assert weightkit(*words(), "--private", env=env).returncode == 0
 
 
 @pytest.mark.parametrize("way", ["token", "closed", "busy"])
@@ -337,7 +363,7 @@ def killed(hub: Hub, tmp_path: Path, number: int, moment: str) -> None:
     hub.strike = None
 
 
-@pytest.mark.parametrize("points", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("points", [10, pytest.param(50, marks=[pytest.mark.slow, LONG])])
 def test_an_upload_that_is_killed_leaves_a_whole_release_or_none(points: int, hub: Hub, tmp_path: Path, weightkit: Run) -> None:
     env = env_of(hub, tmp_path / "home")
     assert weightkit(*words(), env=env).returncode == 0

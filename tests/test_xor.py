@@ -126,6 +126,22 @@ def test_a_key_shorter_than_the_payload_starts_again(tmp_path: Path, vocabulary:
     assert sha256(tmp_path / "again" / name) == sha256(tmp_path / "e" / name)
 
 
+def test_a_key_that_nothing_small_tells_of_is_said_to_be_laid_out_otherwise(tmp_path: Path) -> None:
+    """``KEY`` was saved by a later torch: it may be the publisher's, or it may not."""
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 20_000)
+    xor.encode(tmp_path / "large", KEY, tmp_path / "e", "enc")
+    notes = xor.decode(tmp_path / "e", KEY, tmp_path / "o").plan.notes
+    assert any("is not laid out as Meta's own file" in note and "convert --to meta" in note for note in notes)
+    assert not [note for note in xor.decode(ENC, KEY, tmp_path / "p").plan.notes if "laid out" in note]
+
+
+@pytest.mark.parametrize("wanted", ["enc", "block"])
+def test_what_is_encoded_already_is_called_so(tmp_path: Path, wanted: xor.Format) -> None:
+    """Its files end in digests of their own, so their numbers belong to no set of that ending."""
+    with pytest.raises(PlanError, match=r"pytorch_model-00001-of-00004.bin.*\.enc is an \.enc file already"):
+        xor.encode(ENC, KEY if wanted == "enc" else BASE, tmp_path / "o", wanted)
+
+
 def test_a_single_file(tmp_path: Path) -> None:
     file = enc_of("pytorch_model-00001-of-00004.bin")
     xor.decode(file, KEY, tmp_path / "o")

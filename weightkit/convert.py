@@ -129,9 +129,7 @@ def refuse_part(source: Checkpoint, role: str) -> None:
         PlanError: It is one.
     """
     if source.layout == "huggingface" and source.folder.single and any(map(is_part, source.files.values())):
-        raise PlanError(
-            f"{role}: {source.name} holds Meta's tensors, and alone is no model; name its folder, with params.json"
-        )
+        raise PlanError(f"{role}: {source.name} holds Meta's tensors, and alone is no model; name its folder, with params.json")
 
 
 def casts(file: OutputFile) -> bool:

@@ -171,7 +171,7 @@ def publish_release(
         licence: For the card, as ``apache-2.0``.
         base_model: What the base is called on the Hub, for the card and the recipe.
         repo: ``owner/name`` on the Hub; empty: nothing is uploaded.
-        private: Whether a repository that is made is private.
+        private: Whether the repository is private; one that is there already, and is not, is refused.
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
         overwrite: Whether files of the same names may be replaced, in ``out`` and in the repository, and the payload of an

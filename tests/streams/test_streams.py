@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from weightkit.core.buffers import Buffer
 from weightkit.core.errors import FormatError
 from weightkit.core.needs import Needs
 from weightkit.streams import Headed, Known, Reader, whole
+from weightkit.streams.beside import beside
 from weightkit.streams.computed import anywhere, computed
 from weightkit.streams.gzip import STATE_NBYTES, Gunzip, Gzip
 from weightkit.streams.xor import CHUNK, Padded, Wrapped, xor
@@ -211,3 +213,25 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "g").replace(tmp_path / "f")
     with pytest.raises(FormatError, match="has changed since it was opened"):
         joined(stream.chunks(4))
+
+
+def test_beside_gives_the_same_chunks_errors_and_closes_what_it_runs() -> None:
+    closed = []
+
+    def numbers(fails: bool = False) -> Generator[bytes]:
+        try:
+            for number in range(100):
+                yield bytes([number])
+            if fails:
+                raise ValueError("at the end")
+        finally:
+            closed.append(threading.current_thread().name)
+
+    assert b"".join(beside(numbers())) == bytes(range(100))
+    with pytest.raises(ValueError, match="at the end"):
+        list(beside(numbers(fails=True)))
+    taken = beside(numbers())
+    assert next(taken) == b"\0"
+    taken.close()  # the thread waits for room
+    assert closed == ["weightkit-beside"] * 3
+    assert not [one for one in threading.enumerate() if one.name == "weightkit-beside"]

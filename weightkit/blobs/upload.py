@@ -58,14 +58,15 @@ def upload(
         folder: Where they lie.
         files: Their names there, and in the repository; and the SHA-256 that they must have, where it is known.
         repo: ``owner/name``; made if it is not there.
-        private: Whether one that is made is private.
+        private: Whether it is private; one that is there already, and is not, is refused.
         replacing: Whether other files of these names may be replaced, and another release's payload removed.
 
     Raises:
         PlanError: The Hub refuses, the name is none, or other files are in the way.
         FormatError: The Hub is not reached, or a file has changed; the same command goes on.
     """
-    from weightkit.blobs.hub import blob_of, client, told
+    from weightkit.blobs.client import client, told
+    from weightkit.blobs.hub import blob_of
 
     hub = client()
     check_repository(repo)
@@ -73,7 +74,13 @@ def upload(
     with quiet(hub), told(name, "uploaded to"):
         api = hub.HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
-        parent = api.repo_info(repo).sha
+        info = api.repo_info(repo)
+        if private and not info.private:
+            raise PlanError(
+                f"{name}: is there already, and everybody can read it; nothing was uploaded",
+                hint="name another --repo, make it private on the Hub, or leave --private out",
+            )
+        parent = info.sha
         tree = [one for one in api.list_repo_tree(repo, recursive=True, revision=parent) if hasattr(one, "blob_id")]
         there = {one.path: blob_of(repo, str(parent), one).digest for one in tree}
     changed, removed, notes = beside(folder, files, there, name, replacing=replacing)

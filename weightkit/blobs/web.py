@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from weightkit.blobs.addresses import WebAddress
-from weightkit.blobs.hub import WINDOW_NBYTES, client, told
+from weightkit.blobs.client import client, told
 from weightkit.blobs.reads import BLOCK, fetched_range, flowing, looked_at
-from weightkit.blobs.window import Piece, Window, Windows
+from weightkit.blobs.window import WINDOW_NBYTES, Window, Windows
+from weightkit.blobs.witness import Piece
 from weightkit.core.blob import Blob, Extent, Folder
 from weightkit.core.buffers import Buffer
 from weightkit.core.digest import Digest
@@ -102,6 +104,16 @@ class WebBlob:
 
 
 OPEN = Windows()
+
+
+def forked() -> None:
+    """A child has streams of its own."""
+    global OPEN
+    OPEN = Windows()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,15 +120,17 @@ def read_outside(release: str) -> Outside:
     folder = folder_at(release, "--release")
     if folder.single and folder.names() == [RECIPE]:
         folder = folder.above() or folder
-    refuse_links(folder)
     if not folder.holds(RECIPE):
         raise PlanError(
             f"--release {folder.name}: holds no {RECIPE}",
             hint="name an entry of the catalog (weightkit releases), or such a folder",
         )
+    refuse_links(folder)
     given = words_of(folder)
     results = listed(folder, RELEASE_SUMS)
     base = parse_text(text_of(folder, BASE_TENSORS), f"{folder.name}/{BASE_TENSORS}")
+    if strange := [name for name in base if not plain(name)]:
+        raise FormatError(f"{folder.name}/{BASE_TENSORS}", f"names a tensor that no model has: {strange[0][:80]!a}")
     whole(folder)
     return Outside(folder.name, folder, Recipe(**given["recipe"]), given.get("base", ""), base, tuple(results))
 

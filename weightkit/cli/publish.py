@@ -48,7 +48,7 @@ EXAMPLES = (
 @click.option("--license", "licence", default="", metavar="ID", help="For the card, as apache-2.0.")
 @click.option("--base-model", default="", metavar="NAME", help="What the base is called on the Hub, for the card.")
 @click.option("--repo", default="", metavar="OWNER/NAME", help="Upload there, in one commit; made if it is not there.")
-@click.option("--private", is_flag=True, help="A repository that is made is private.")
+@click.option("--private", is_flag=True, help="Make it private; one that everybody can read is refused.")
 @tensor_options
 @arithmetic_options
 @run_options

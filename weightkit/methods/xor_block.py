@@ -172,6 +172,8 @@ def encoded(source: Folder, base: Model, role: str, max_shard_bytes: int | None 
     sources = listing(source, role)
     refuse_pointers(role, sources)
     refuse_pointers(base.role, keys.blobs(sources))
+    if coded := next((name for name in sources if ENC.fullmatch(name)), None):
+        raise PlanError(f"{role}: {coded} is an .enc file already")
     for name, blob in sources.items():
         if name not in keys.streams or PurePosixPath(name).name == PLAIN:
             copied.append(name)

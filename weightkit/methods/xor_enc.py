@@ -26,6 +26,7 @@ from weightkit.manifests.pointers import is_pointer
 from weightkit.methods import Evidence
 from weightkit.methods.xor_files import (
     ENC,
+    SMALL_NBYTES,
     WHAT,
     Coded,
     Options,
@@ -108,6 +109,11 @@ def decoded_with(payload: Folder, key: Key, role: str) -> Coded:
     check_small(files, key.folder.name, key.wrong)
     if key.instead is not None and wanted_root(files, key.root()):
         raise PlanError(key.wrong(files))
+    if key.instead is not None and not any(file.nbytes <= SMALL_NBYTES for file in files):
+        notes.append(
+            f"{key.told} is not laid out as Meta's own file: if the digests do not hold, name what weightkit convert --to meta "
+            "makes of it"
+        )
     return Coded(tuple(files), (f"XOR of {len(files)} .enc files with {key.name}",), tuple(notes))
 
 

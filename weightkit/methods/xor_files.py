@@ -20,6 +20,7 @@ from weightkit.streams.xor import Padded, Wrapped
 
 __all__ = [
     "ENC",
+    "SMALL_NBYTES",
     "WHAT",
     "Coded",
     "Options",

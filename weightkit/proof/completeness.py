@@ -52,8 +52,11 @@ MOST_SHARDS = 1000
 
 
 def siblings(names: Iterable[str]) -> list[str]:
-    """All names that belong to sets of numbered files, of which some are given; sets counted from 0 are."""
-    names = list(names)
+    """All names that belong to sets of numbered files, of which some are given; sets counted from 0 are.
+
+    An ``.enc`` file's name ends in a digest of its own, so those of one set end differently: what they decode to is looked at.
+    """
+    names = [name for name in names if not name.endswith(".enc")]
     given = [match for name in names if (match := NUMBERED.fullmatch(name))]
     sets: dict[tuple[str, str, str], tuple[bool, bool]] = {}
     for match in given:

@@ -12,7 +12,8 @@ Source: peers-measured, "The .enc rule" (point-alpaca ``encrypt.py``, BELLE ``de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from weightkit.core.buffers import Buffer
 from weightkit.core.needs import Needs
 from weightkit.streams import Nested, Reader, Stream
+from weightkit.streams.beside import beside
 from weightkit.streams.computed import Anywhere, anywhere
 
 __all__ = ["CHUNK", "Padded", "Wrapped", "xor"]
@@ -116,12 +118,14 @@ class Wrapped(Nested):
             start += taken
 
     def chunks(self, block_nbytes: int) -> Iterator[Buffer]:
-        """The result."""
-        key = Reader(self.keystream(block_nbytes))
-        for chunk in self.body.chunks(block_nbytes):
-            yield xor(chunk, key.read(len(chunk)))
+        """The result. A key that is computed is computed in a thread of its own."""
+        keystream = self.keystream(block_nbytes)
+        with closing(keystream if anywhere(self.key) else beside(keystream)) as stream:
+            key = Reader(stream)
+            for chunk in self.body.chunks(block_nbytes):
+                yield xor(chunk, key.read(len(chunk)))
 
-    def keystream(self, block_nbytes: int) -> Iterator[Buffer]:
+    def keystream(self, block_nbytes: int) -> Generator[Buffer]:
         """The key, again and again by the rule, without end."""
         full = self.key.nbytes - self.key.nbytes % CHUNK
         while True:
