@@ -240,6 +240,11 @@ class Count:
         self(BytesFetched(self.blob.path, self.blob.nbytes - self.seen, self.blob.nbytes))
 
 
+def published_of(source: Source, blob: HubBlob) -> Sequence[Digest]:
+    """The digests that the catalog has of a file."""
+    return (source.published or {}).get(blob.path.rpartition("/")[2], ())
+
+
 def keep(
     blob: HubBlob,
     source: Source,
@@ -249,7 +254,7 @@ def keep(
     get: Get,
 ) -> None:
     """Get one file; one that is refused is listed, and the others go on."""
-    published = (source.published or {}).get(blob.path.rpartition("/")[2], ())
+    published = published_of(source, blob)
     count = Count(blob, notify)
     try:
         path, kept = get(blob, published, count)
@@ -278,9 +283,11 @@ def into(
     lock = FolderLock(target)
     try:
         names = {blob: blob.path.removeprefix(folder.inside) for blob in blobs}
-        there = {blob for blob in blobs if os.path.lexists(target / names[blob])}
-        for blob in there:
-            right(target / names[blob], blob)
+        there = {
+            blob: right(target / names[blob], blob, published_of(source, blob))
+            for blob in blobs
+            if os.path.lexists(target / names[blob])
+        }
         needed = sum(blob.nbytes for blob in blobs if blob not in there)
         free = shutil.disk_usage(target).free
         if needed > free:
@@ -291,7 +298,7 @@ def into(
             final = target / names[blob]
             if blob in there:
                 for digest in wanted:
-                    compare(final, blob, digest)
+                    compare(there[blob][digest.algorithm], blob, digest)
                 return final, True
             partial = downloaded(blob, stage, wanted, count)
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -311,27 +318,29 @@ def into(
         lock.release(unmake=True)
 
 
-def right(path: Path, blob: HubBlob) -> None:
-    """See that a file that is there is the one that would be fetched.
+def right(path: Path, blob: HubBlob, published: Sequence[Digest]) -> dict[str, Digest]:
+    """The digests of a file that is there and is the one that would be fetched, read once for all that are compared.
 
     Raises:
         PlanError: It is another.
     """
     if not path.is_file() or path.stat().st_size != blob.nbytes:
         raise in_the_way(path)
-    if hash_file(path, {blob.digest.algorithm})[blob.digest.algorithm] != blob.digest:
+    found = hash_file(path, {one.algorithm for one in (blob.digest, *published)})
+    if found[blob.digest.algorithm] != blob.digest:
         raise in_the_way(path)
+    return found
 
 
-def compare(path: Path, blob: HubBlob, digest: Digest) -> None:
+def compare(found: Digest, blob: HubBlob, published: Digest) -> None:
     """See that a file has a published digest.
 
     Raises:
         DigestMismatch: It has another.
     """
-    found = hash_file(path, {digest.algorithm})[digest.algorithm]
-    if found != digest:
-        raise DigestMismatch(blob.name, digest.algorithm, digest.hex, found.hex, "the Hub has another file than was published")
+    if found != published:
+        reason = "the Hub has another file than was published"
+        raise DigestMismatch(blob.name, published.algorithm, published.hex, found.hex, reason)
 
 
 def in_the_way(path: Path) -> PlanError:

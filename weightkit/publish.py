@@ -81,7 +81,8 @@ def prepare(
         raise PlanError(f"--method {method[:40]} is none that is published", hint=f"known: {', '.join(METHODS)}")
     sources = check_out(Path(out), [("--base", raw), ("--tuned", tuned)])
     chosen, rules = method_named(METHODS[method]), rules or Rules()
-    told = Told(title or Path(out).resolve().name, licence, base_model, check_repository(repo), Path(out).resolve().name)
+    name = Path(out).resolve().name
+    told = Told(title or name, licence, base_model, check_repository(repo), name)
     own = recipe(chosen.name, told, rules, how if chosen.role == "--lora" else None)
     description = card(chosen.name, told)
     base, model = whole_base(based(raw, "--base")), based(tuned, "--tuned")

@@ -201,7 +201,7 @@ class Local:
                 break
             if last:
                 raise refused(blob.name, blob.digest, found, "the Hub states")
-            REFETCHED.append(f"{blob.name}: the first download had another digest than stated, and was fetched again")
+            came_wrong(blob)
         if blob.nbytes <= WHOLE_NBYTES:
             with self.lock:
                 self.small[blob.version] = bytes(content)
@@ -223,6 +223,11 @@ def forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forked)
+
+
+def came_wrong(blob: HubBlob) -> None:
+    """Note that a file is fetched once more."""
+    REFETCHED.append(f"{blob.name}: the first download had another digest than stated, and was fetched again")
 
 
 def refused(name: str, wanted: Digest, found: Digest, who: str) -> DigestMismatch:
@@ -259,7 +264,7 @@ def downloaded(
             drop(path)
             who = "the Hub states" if wrong == blob.digest else "was published"
             raise refused(blob.name, wrong, found[wrong.algorithm], who)
-        REFETCHED.append(f"{blob.name}: the first download had another digest than stated, and was fetched again")
+        came_wrong(blob)
     raise AssertionError
 
 

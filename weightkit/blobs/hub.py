@@ -93,15 +93,9 @@ class HubFolder:
 
     def copied(self) -> Path:
         """All of it in the client's cache, every digest checked. Raises like ``downloaded``."""
-        paths = [downloaded(one) for one in self.files if f"hf://{self.address.repository}/{one.path}" in self.addresses()]
-        if self.single:
-            return paths[0]
-        depth = len((self.inside + self.names()[0]).split("/")) - self.inside.count("/")
-        return paths[0].parents[depth - 1]
-
-    def addresses(self) -> set[str]:
-        """Those of its files."""
-        return {f"hf://{self.address.repository}/{self.inside}{name}" for name in self.names()}
+        inside, names, files = self.inside, self.names(), {one.path: one for one in self.files}
+        paths = [downloaded(files[inside + name]) for name in names]
+        return paths[0] if self.single else paths[0].parents[names[0].count("/")]
 
     def streaming(self) -> HubFolder:
         """The same, whose files are never stored."""

@@ -10,7 +10,7 @@ from weightkit.core.blob import Folder
 from weightkit.core.errors import FormatError
 from weightkit.families.converters import ModelShape
 
-__all__ = ["PARAMS", "encode_params", "read_params", "shape_from_params", "vocabulary_of"]
+__all__ = ["LLAMA_TOKENS", "PARAMS", "encode_params", "read_params", "shape_from_params", "vocabulary_of"]
 
 PARAMS = "params.json"
 LLAMA_TOKENS = 32000

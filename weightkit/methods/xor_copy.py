@@ -7,15 +7,13 @@ import numpy as np
 from weightkit.checkpoints.checkpoint import Checkpoint, lone_file
 from weightkit.checkpoints.evidence import llama_two_marks, mostly_bfloat16
 from weightkit.checkpoints.flavour import fits_bfloat16, values
+from weightkit.checkpoints.params import LLAMA_TOKENS
 from weightkit.checkpoints.shards import numbered
 from weightkit.containers import formats
 from weightkit.core.errors import PlanError
 from weightkit.families import llama
 
 __all__ = ["refuse_changed", "refuse_grown", "refuse_shard"]
-
-TOKENS = 32000
-"""Rows of LLaMA's vocabulary."""
 
 SAMPLE = 1024
 ENOUGH = 256
@@ -93,8 +91,8 @@ def refuse_grown(checkpoint: Checkpoint, what: str) -> None:
         PlanError: It has.
     """
     rows, width = checkpoint.spec("model.embed_tokens.weight").shape
-    if width in llama.SIZES and rows != TOKENS:
+    if width in llama.SIZES and rows != LLAMA_TOKENS:
         raise PlanError(
-            f"{what}: has {rows} tokens{llama.named_rows(rows)}, and Meta's {llama.SIZES[width]} {TOKENS}: it was tuned or "
-            "merged already; name a copy of the original"
+            f"{what}: has {rows} tokens{llama.named_rows(rows)}, and Meta's {llama.SIZES[width]} {LLAMA_TOKENS}: it was tuned "
+            "or merged already; name a copy of the original"
         )
