@@ -13,26 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.big import shapes, sparse_folder
+from tests.peak import peak
 from weightkit.containers.layout import one_each
 from weightkit.containers.torch_zip_writer import TorchZip
 from weightkit.core.dtypes import FLOAT16
 from weightkit.core.spec import TensorSpec
 
 GIB = 1 << 30
-
-
-PROBE = (
-    "import resource, subprocess, sys; "
-    "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-)
-
-
-def peak(tmp_path: Path, *words: str, env: dict[str, str] | None = None) -> int:
-    """``ru_maxrss`` of one command, in bytes; run from a small process, since a child begins with its parent's peak."""
-    command = [sys.executable, "-c", PROBE, sys.executable, "-m", "weightkit", *words]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=True)
-    return int(done.stdout) * 1024
 
 
 def refused(tmp_path: Path, *words: str, env: dict[str, str] | None = None) -> int:

@@ -19,6 +19,7 @@ import pytest
 from tests import middling
 from tests.conftest import PEER, Run
 from tests.hub import Hub
+from tests.peak import peak
 
 pytest.importorskip("huggingface_hub")
 
@@ -276,12 +277,8 @@ def test_memory(hub: Hub, tmp_path: Path) -> None:
     finally:
         middling.HIDDEN = before
     put(hub, tmp_path / "diff")
-    command = [sys.executable, "-m", "weightkit", "recover", "--raw", tmp_path / "base", "--diff", "hf://org/diff", "--stream"]
-    command += ["--out", tmp_path / "out", "--jobs", "2", "--max-memory", "600MB", "--quiet"]
-    process = subprocess.Popen(command, env={**os.environ, **env(hub, tmp_path)})
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    assert usage.ru_maxrss * 1024 <= 600_000_000
+    words = ["recover", "--raw", "base", "--diff", "hf://org/diff", "--stream", "--out", "out", "--jobs", "2"]
+    assert peak(tmp_path, *words, "--max-memory", "600MB", "--quiet", env=env(hub, tmp_path)) <= 600_000_000
 
 
 def test_a_blob_pickles_small(hub: Hub, made: Path, tmp_path: Path) -> None:

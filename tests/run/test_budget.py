@@ -114,3 +114,10 @@ def test_the_process_is_measured() -> None:
     assert 60 <= int(held) <= 70
     assert int(torch) > 50
     assert imported == "True"
+
+
+def test_what_the_caller_holds_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook of many gigabytes plans as another process does; so do its workers, which begin without them."""
+    monkeypatch.setattr(budget, "resident_nbytes", lambda *, torch: 200 << 30)
+    assert peak(fit(files(), 1)) < 600 * MIB
+    assert peak(fit(files(), 2, processes=2)) < 1200 * MIB

@@ -1,7 +1,8 @@
 """How much memory a run takes, and how it is cut to fit: known before the run, checked at planning.
 
-The process is measured, with torch in it where torch is needed; what will come on top is counted. Constants are measured with
-``ru_maxrss`` of whole processes; ``benchmarks/recover.py`` prints it, ``tests/test_memory.py`` guards it.
+The process is measured, with torch in it where torch is needed; what will come on top is counted. What the caller holds in it,
+a notebook's arrays, is not weightkit's: no more of a process is counted than can be weightkit's own. Constants are measured
+with ``ru_maxrss`` of whole processes; ``benchmarks/recover.py`` prints it, ``tests/test_memory.py`` guards it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ FIRST_USE_NBYTES = 8 << 20
 TORCH_FIRST_USE_NBYTES = 24 << 20
 """The same of torch, beside what its import takes."""
 
+OWN_NBYTES = 512 << 20
+"""Of this process, what can be weightkit's and torch's; a process with a CPU build of torch has 240 MB, with CUDA's more."""
+
+WORKER_NBYTES = 320 << 20
+"""The same of a worker process, which begins without what its caller holds."""
+
 ITEM_NBYTES = 352
 """What a tensor takes while its file is written and put into lists: header, answers of probes, a line of the journal."""
 
@@ -51,7 +58,7 @@ class Budget:
     Attributes:
         jobs: Files at a time.
         block_nbytes: Bytes of output in a block.
-        peak_nbytes: Resident memory at most, of all processes, this one included.
+        peak_nbytes: Resident memory at most, of all processes, this one included, but for what the caller holds in it.
         needs: What all files take.
     """
 
@@ -67,7 +74,7 @@ def fit(files: Sequence[Output], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY
     Args:
         files: What is to be written.
         jobs: Files at a time, if memory allows.
-        max_memory: Resident memory allowed, in bytes, torch included.
+        max_memory: Resident memory allowed, in bytes, torch included, what the caller holds in this process not.
         processes: How many work; 0: this one.
 
     Raises:
@@ -76,7 +83,8 @@ def fit(files: Sequence[Output], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY
     needs = [(file.needs, blocks_in_flight(file)) for file in files]
     total = sum((one for one, _ in needs), Needs())
     blocks_of_torch = TORCH_BLOCKS if total.torch else 0
-    process = resident_nbytes(torch=total.torch) + FIRST_USE_NBYTES + (TORCH_FIRST_USE_NBYTES if total.torch else 0)
+    resident = resident_nbytes(torch=total.torch)
+    first_use = FIRST_USE_NBYTES + (TORCH_FIRST_USE_NBYTES if total.torch else 0)
     tensors = ITEM_NBYTES * sum(len(file.layout.items) for file in files if isinstance(file, OutputFile))
     for count in range(max(1, min(jobs, len(files))), 0, -1):
         block = LARGEST_BLOCK
@@ -88,7 +96,9 @@ def fit(files: Sequence[Output], jobs: int, max_memory: int = DEFAULT_MAX_MEMORY
                 ),
                 default=0,
             )
-            peak = process * (1 + min(processes, count)) + tensors + count * each
+            working = min(processes, count)
+            peak = min(resident, OWN_NBYTES) + working * min(resident, WORKER_NBYTES) + (1 + working) * first_use
+            peak += tensors + count * each
             if peak <= max_memory:
                 return Budget(count, block, peak, total)
             block //= 2
