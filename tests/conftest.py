@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from weightkit.core.errors import WeightkitError
 
@@ -36,6 +37,17 @@ def flip_bit(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 1
     path.write_bytes(content)
+
+
+settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("shared machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "WEIGHTKIT_RIGS" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("rig"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: set WEIGHTKIT_RIGS to run it"))
 
 
 @pytest.fixture(autouse=True)

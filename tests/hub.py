@@ -50,6 +50,7 @@ class Hub(ThreadingHTTPServer):
         self.broken = False  # connections end without a word
         self.fail_every = 0  # each n-th request is answered with 503
         self.redirect = ""  # files are answered with an address there
+        self.store = ""  # where a Xet store is; files are answered with their place in it
         self.fail_commit = False
         self.private: set[str] = set()
         self.strike: Callable[[int, str, str], None] | None = None  # told of (number, request, moment) of each request
@@ -68,7 +69,7 @@ class Hub(ThreadingHTTPServer):
     def start(self) -> Hub:
         self.root.mkdir(parents=True, exist_ok=True)
         self.objects.mkdir(exist_ok=True)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def break_off(self) -> None:
@@ -194,6 +195,9 @@ class Answer(BaseHTTPRequestHandler):
         facts = {"ETag": f'"{etag}"', "Accept-Ranges": "bytes", "X-Repo-Commit": hub.commit_of(repo)}
         if "lfs" in entry:
             facts |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
+        if hub.store:
+            route = f"{hub.url}/api/models/{repo}/xet-read-token/{revision}"
+            facts |= {"X-Xet-Hash": "ab" * 32, "X-Xet-Refresh-Route": route}
         if hub.redirect:
             return self.reply(
                 302, None, **{key.replace("-", "_"): one for key, one in facts.items()}, Location=f"{hub.redirect}/{name}"
@@ -213,6 +217,10 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.send_range(name, start, stop, size)
+
+    def xet_token(self, body: bytes, repo: str, revision: str) -> None:
+        more = {"X-Xet-Cas-Url": self.server.store, "X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": "9999999999"}
+        self.reply(200, {}, **{key.replace("-", "_"): one for key, one in more.items()})
 
     def send_range(self, name: str, start: int, stop: int, size: int) -> None:
         hub = self.server
@@ -324,6 +332,7 @@ ROUTES: list[tuple[str, Any]] = [
     ("/api/validate-yaml", Answer.validate_yaml),
     (rf"/api/models/{REPO}(?:/revision/[^/]+)?", Answer.about),
     (rf"/api/models/{REPO}/tree/([^/]+)(?:/(.*))?", Answer.listing),
+    (rf"/api/models/{REPO}/xet-read-token/([^/]+)", Answer.xet_token),
     (rf"/api/models/{REPO}/paths-info/([^/]+)", Answer.paths),
     (rf"/api/models/{REPO}/preupload/([^/]+)", Answer.preupload),
     (rf"/{REPO}\.git/info/lfs/objects/batch", Answer.batch),

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tests.conftest import PEER, flip_bit, sha256
 from tests.hub import Hub
 from tests.test_docs import keys_on_the_page
 from tests.test_recover import KNOWLM
+from tests.warm import Warm
 
 RAW, HF = PEER / "meta" / "7B", PEER / "hf-bin"
 FIRST, SECOND = PEER / "lora-zh1-bin", PEER / "lora-zh2-bin"
@@ -89,16 +89,20 @@ def made(method: str, *words: str) -> str:
     return "\n".join(['kind = "result"\nbase = "llama-7b"\n[recipe]', f'method = "{method}"', *words, ""])
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm() as found:
+        yield found
+
+
 @pytest.fixture
-def child(hub: Hub, put: Callable[..., None], tmp_path: Path) -> Child:
+def child(hub: Hub, put: Callable[..., None], tmp_path: Path, warm: Warm) -> Child:
     """The command line, or other code, with that catalog and that Hub."""
 
     def run(*words: object, code: str = MAIN, **env: str) -> subprocess.CompletedProcess[str]:
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "CATALOG": str(tmp_path / "catalog")}
-        command = [sys.executable, "-c", code, *map(str, words)]
         environment = {**os.environ, **settings, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **env}
-        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")])
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = warm.run(*words, env=environment, cwd=tmp_path, code=code)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -19,6 +19,7 @@ import pytest
 
 from tests.conftest import PEER, Run, flip_bit, sha256
 from tests.hub import Hub
+from tests.warm import Warm
 
 pytest.importorskip("huggingface_hub")
 
@@ -27,6 +28,24 @@ SHARD = "pytorch_model-00002-of-00004.bin"
 TOKEN = "hf_Right0Token"
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm() as found:
+        yield found
+
+
+@pytest.fixture
+def weightkit(tmp_path: Path, warm: Warm) -> Run:
+    """Runs the command line in a process of its own, which need not import torch; it must not end in a traceback."""
+
+    def run(*words: object, env: Any = None) -> subprocess.CompletedProcess[str]:
+        done = warm.run(*words, env={**os.environ, **(env or {})}, cwd=tmp_path)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
 
 
 @pytest.fixture
@@ -165,7 +184,7 @@ def wait_for(what: Callable[[], bool]) -> None:
     raise AssertionError("waited in vain")
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=[pytest.mark.rig, pytest.mark.timeout(900)])])
 def test_cut_at_random_points(call: Call, hub: Hub, tmp_path: Path, count: int) -> None:
     """One cut a file, in as many files: an end of the connection, or a reset."""
     rng = random.Random(count)
@@ -249,8 +268,8 @@ def test_a_token_is_never_shown(call: Call, hub: Hub, tmp_path: Path, token: str
 
 REDIRECTED = """
 import sys
-from weightkit.blobs import guard
-guard.is_here = lambda host: False  # so that a second server of this machine stands for one elsewhere
+from weightkit.blobs import guard, near
+guard.is_here = near.is_near = lambda host: False  # so that a second server of this machine stands for one elsewhere
 from weightkit.cli import main
 main()
 """
@@ -301,6 +320,57 @@ def test_a_redirect_into_this_machine(call: Call, hub: Hub, tmp_path: Path) -> N
     other.server_close()
     assert not other.asked
     assert not list(tmp_path.glob("out/*"))
+
+
+NAMED = """
+import socket
+import sys
+far_first = int(sys.argv.pop(1))
+real, connect, seen = socket.getaddrinfo, socket.create_connection, []
+def look_up(host, *words, **more):
+    if host != "cdn.example.org":
+        return real(host, *words, **more)
+    seen.append(host)
+    return real("127.0.0.1" if len(seen) > far_first else "93.184.215.14", *words, **more)
+def reach(address, *words, **more):
+    if address[0] == "93.184.215.14":
+        raise ConnectionRefusedError("far")
+    return connect(address, *words, **more)
+socket.getaddrinfo, socket.create_connection = look_up, reach
+from weightkit.cli import main
+main()
+"""
+"""A name that leads to this machine, at once or from the second time on that it is looked up."""
+
+
+@pytest.mark.parametrize("far_first", [0, 1])
+@pytest.mark.parametrize("words", ["fetch", "stream"])
+def test_a_redirect_to_a_name_of_this_machine(hub: Hub, tmp_path: Path, words: str, far_first: int) -> None:
+    other = Hub(tmp_path / "other").start()
+    shutil.copytree(hub.root / "org", other.root / "org")
+    hub.redirect = f"http://cdn.example.org:{other.server_port}/resolved"
+    made = {
+        "fetch": ["fetch", "hf://org/diff", "--out", tmp_path / "out"],
+        "stream": ["recover", "--raw", BASE, "--diff", "hf://org/diff", "--out", tmp_path / "out", "--stream"],
+    }[words]
+    (tmp_path / "main.py").write_text(NAMED)
+    command = [sys.executable, tmp_path / "main.py", str(far_first), *map(str, made)]
+    done = subprocess.run(command, env={**os.environ, **env(hub, tmp_path)}, capture_output=True, text=True, check=False)
+    other.shutdown()
+    other.server_close()
+    assert not other.asked
+    assert done.returncode == 1, done.stderr
+    assert "cdn.example.org" in done.stderr
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_mirror_of_a_xet_store(call: Call, hub: Hub, tmp_path: Path) -> None:
+    """A mirror's files come from the mirror: what fetches from a store is not seen."""
+    hub.store = hub.url
+    done = call("fetch", "hf://org/diff", "--out", tmp_path / "out", env={"HF_HUB_DISABLE_XET": "0"})
+    assert done.returncode == 0, done.stderr
+    assert same(tmp_path / "out", DIFF)
+    assert not [one for one in hub.asked if "xet" in one]
 
 
 @pytest.mark.parametrize(
@@ -455,12 +525,25 @@ def test_verify_the_cache(call: Call, hub: Hub, tmp_path: Path) -> None:
 
 
 def test_explain_against(call: Call, hub: Hub, tmp_path: Path) -> None:
-    done = call("explain", "--help")
-    words = [BASE, "--against", "hf://org/base"]
-    done = call("explain", *words)
-    assert done.returncode in (0, 1, 3), done.stderr
-    assert "Traceback" not in done.stderr
-    assert hub.asked
+    """What is said is what is said against the same files here: of a folder and a file, alike and with one bit flipped."""
+    mine, right = tmp_path / "mine", hub.root / "org" / "base"
+    shutil.copytree(BASE, mine)
+    done = call("explain", mine, "--against", "hf://org/base")
+    assert done.returncode == 0, done.stderr
+    assert "hold the same files, byte for byte" in done.stdout
+    flip_bit(mine / SHARD, 50_000)
+    local = call("explain", mine, "--against", right)
+    for words in ((mine, "hf://org/base"), (mine / SHARD, f"hf://org/base/{SHARD}")):
+        done = call("explain", words[0], "--against", words[1])
+        assert done.returncode == local.returncode == 3, done.stderr
+        assert done.stdout.splitlines()[1:] == local.stdout.splitlines()[1:]
+        assert "model.layers.0.mlp.down_proj.weight: 1 of 16384 elements" in done.stdout
+    hub.corrupt[f"org/base/{SHARD}"] = 1 << 30
+    shutil.rmtree(tmp_path / "home")
+    done = call("explain", mine, "--against", "hf://org/base")
+    assert done.returncode == 3
+    assert "it is refused" in done.stderr
+    assert not done.stdout
 
 
 def test_progress_moves_within_a_file(call: Call, hub: Hub, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ DOORS = {
     "explain",
     "fetch",
     "publish",
+    "trying",
 }
 """The modules at the root: front doors, one for each job."""
 
@@ -46,6 +47,12 @@ ONLY_PLANS = {"checkpoints", "methods"}
 
 TORCH = {"ops", "core.compute"}
 """Where torch is imported: a room, and a module."""
+
+TRANSFORMERS = {"trying"}
+"""Where transformers is imported, and not before it is asked for: one door, which lets a model answer."""
+
+GGUF = {"checkpoints.gguf_vocabulary"}
+"""Where llama.cpp's package is imported, once it is asked for."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -161,6 +168,23 @@ def test_torch_is_imported_where_it_is_computed() -> None:
         if room(name) not in TORCH and name not in TORCH and any(one.partition(".")[0] == "torch" for one in imports(tree))
     ]
     assert wrong == []
+
+
+def test_transformers_is_imported_where_a_model_is_asked() -> None:
+    named = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith("import_module")
+        and any(isinstance(one, ast.Constant) and str(one.value).partition(".")[0] == "transformers" for one in node.args)
+    }
+    assert named == TRANSFORMERS
+    assert [name for name, tree in TREES.items() if any(one.partition(".")[0] == "transformers" for one in imports(tree))] == []
+
+
+def test_llama_cpps_package_is_imported_in_one_place() -> None:
+    assert {name for name, tree in TREES.items() if any(one.partition(".")[0] == "gguf" for one in imports(tree))} == GGUF
 
 
 @pytest.mark.parametrize("name", ["xor-enc", "xor-block"])

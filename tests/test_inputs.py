@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from tests.conftest import PEER, Run, sha256
 from weightkit import catalog
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.peft import open_adapter
-from weightkit.core.errors import PlanError
+from weightkit.core.errors import Incomplete, PlanError
 from weightkit.core.events import BytesChecked, Event, Started
 from weightkit.core.spec import TensorSpec
 from weightkit.families import llama
@@ -60,6 +61,26 @@ def test_the_published_inputs_are_taken(entry: Entry, tmp_path: Path) -> None:
     assert done.ok
     assert (tmp_path / "o" / "consolidated.00.pth").is_file()
     assert any("published digests of 3 input files must hold" in note for note in done.plan.notes)
+
+
+def test_a_release_in_another_container_is_proved_by_its_digests(entry: Entry, tmp_path: Path) -> None:
+    recipe = 'kind = "result"\nbase = "llama-7b"\n[recipe]\nmethod = "lora"\nlora = ["one", "two"]\nto = "meta"\n'
+    merge_lora(RAW, [FIRST, SECOND], tmp_path / "p", release="both")
+    entry("both", recipe, consolidated__00__pth=sha256(tmp_path / "p" / "consolidated.00.pth"))
+    for base in (RAW, PEER / "hf-bin"):  # of the second one no digest was published: the result's decides
+        out = tmp_path / base.name
+        done = merge_lora(base, [FIRST, SECOND], out, release="both", to="hf", form=Form(format="safetensors"))
+        assert done.ok
+        assert [one.path for one in done.report.proofs] == ["consolidated.00.pth"]
+        assert not list(out.glob("*.pth"))
+        assert list(out.glob("*.safetensors"))
+    entry("both", recipe, consolidated__00__pth=OTHER)
+    done = merge_lora(RAW, [FIRST, SECOND], tmp_path / "w", release="both", to="hf", form=Form(format="safetensors"))
+    assert [one.path for one in done.report.mismatches] == ["consolidated.00.pth"]
+    assert not list((tmp_path / "w").glob("*.safetensors"))
+    entry("both", recipe, consolidated__00__pth=OTHER, consolidated__01__pth=OTHER, pytorch_model__bin=OTHER)
+    with pytest.raises(Incomplete, match=r"consolidated.00.pth, consolidated.01.pth not there"):
+        prepare_merge(RAW, [FIRST, SECOND], tmp_path / "w", release="both", to="hf", form=Form(format="safetensors"))
 
 
 def test_another_adapter_publishes_nothing(entry: Entry, tmp_path: Path) -> None:

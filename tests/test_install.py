@@ -80,7 +80,7 @@ def test_extras_are_those_of_setup_cfg() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     for extra, requirement in installed.EXTRAS.items():
-        assert config["options.extras_require"][extra].split() == [requirement]
+        assert config["options.extras_require"][extra].split() == requirement.split()
 
 
 def test_the_action_installs_what_is_required_but_torch_and_the_hubs_client() -> None:

@@ -57,7 +57,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     assert abs(two - one) < 0.08 * one
 
 
-@pytest.mark.slow
+@pytest.mark.rig
 def test_memory_of_four_layers_and_of_eight(tmp_path: Path) -> None:
     four, eight = recovery(tmp_path, 4), recovery(tmp_path, 8)
     assert max(four, eight) < GIB
@@ -106,6 +106,20 @@ def test_heads_that_jobs_hold_are_counted(tmp_path: Path) -> None:
     for jobs, allowed in ((8, 345), (16, 600)):
         assert peak(tmp_path, *words, "--jobs", str(jobs), "--max-memory", f"{allowed}MB") <= allowed * 10**6
         shutil.rmtree(tmp_path / "o")
+
+
+def test_what_is_only_hashed_is_counted(tmp_path: Path) -> None:
+    """Meta's part is made of transformers' shards, and is not stored: no more memory than is allowed."""
+    wide_meta_base(tmp_path / "m", layers=1)
+    made = ("convert", "m", "p", "--to", "meta", "--quiet")
+    subprocess.run([sys.executable, "-m", "weightkit", *made], cwd=tmp_path, check=True)
+    lines = (tmp_path / "p" / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (tmp_path / "list").write_text("".join(line for line in lines if line.endswith(".pth\n")))
+    shutil.rmtree(tmp_path / "p")
+    words = ("convert", "m", "o", "--to", "hf", "--format", "safetensors", "--max-shard-size", "140MB", "--quiet")
+    allowed = ("--checksums", "list", "--jobs", "8", "--max-memory", "345MB")
+    assert peak(tmp_path, *words, *allowed) <= 345 * 10**6
+    assert not list((tmp_path / "o").glob("*.pth"))
 
 
 def test_a_matrix_that_is_turned_is_counted(tmp_path: Path) -> None:

@@ -21,17 +21,19 @@ import pytest
 from tests.conftest import PEER, Run, sha256
 from tests.hub import Hub
 from weightkit.checkpoints import open_checkpoint
+from weightkit.checkpoints.form import Form
+from weightkit.convert import convert_checkpoint
 from weightkit.manifests.tensors import parse
 from weightkit.merge import merge_lora
 from weightkit.proof.contents import tensor_digests
 from weightkit.publish import Rules, prepare, publish_release
+from weightkit.recover import recover_release
 
 pytest.importorskip("zstandard")
 pytest.importorskip("huggingface_hub")
 BASE, TUNED, LORA = PEER / "hf-bin", PEER / "tuned-fp16-bin", PEER / "lora-alpaca-bin"
 METHODS = {"exact": TUNED, "additive": TUNED, "enc": TUNED, "lora": LORA}
 TOKEN = "hf_averysecretword"
-LONG = pytest.mark.skipif("WEIGHTKIT_RIGS" not in os.environ, reason="takes minutes: set WEIGHTKIT_RIGS to run it")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -67,7 +69,7 @@ def test_what_a_release_holds(made: dict[str, Path], method: str) -> None:
     assert own < found.keys()
     sums = listed(folder / "SHA256SUMS")
     assert {name: found[name] for name in sums} == sums
-    assert found.keys() - sums.keys() <= {"SHA256SUMS", "RELEASE.sha256", "TENSORS"}
+    assert found.keys() - sums.keys() == {"SHA256SUMS"}
     assert parse(folder / "BASE.TENSORS") == tensor_digests(open_checkpoint(BASE, "--base").tensors)
     told = tomllib.loads((folder / "release.toml").read_text())
     assert (told["base"], told["license"], told["title"]) == ("org/base", "apache-2.0", method)
@@ -191,6 +193,16 @@ def test_rules_are_in_the_recipe(tmp_path: Path, weightkit: Run) -> None:
     done = weightkit("recover", "--release", tmp_path / "lora", "--raw", BASE, "-o", "merged")
     assert done.returncode == 0, done.stderr
     assert "rounding peft-0.7" in done.stdout
+
+
+def test_a_base_in_other_shards_gives_the_published_files_too(made: dict[str, Path], tmp_path: Path) -> None:
+    """An adapter's release follows the base: of another form of it the published files are made, hashed and not kept."""
+    assert convert_checkpoint(BASE, tmp_path / "base", to="hf", form=Form("safetensors", max_shard_bytes=10**9)).ok
+    done = recover_release(tmp_path / "base", None, tmp_path / "out", release=str(made["lora"]))
+    assert done.ok
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not list((tmp_path / "out").glob("*.bin*"))
+    assert tensor_digests(open_checkpoint(tmp_path / "out", "PATH").tensors) == parse(made["lora"] / "TENSORS")
 
 
 def test_merge_says_who_rebuilds_a_release(made: dict[str, Path], weightkit: Run) -> None:
@@ -363,7 +375,7 @@ def killed(hub: Hub, tmp_path: Path, number: int, moment: str) -> None:
     hub.strike = None
 
 
-@pytest.mark.parametrize("points", [10, pytest.param(50, marks=[pytest.mark.slow, LONG])])
+@pytest.mark.parametrize("points", [10, pytest.param(50, marks=pytest.mark.rig)])
 def test_an_upload_that_is_killed_leaves_a_whole_release_or_none(points: int, hub: Hub, tmp_path: Path, weightkit: Run) -> None:
     env = env_of(hub, tmp_path / "home")
     assert weightkit(*words(), env=env).returncode == 0

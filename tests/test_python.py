@@ -236,7 +236,7 @@ def written_texts() -> Iterator[tuple[str, str]]:
 
 
 COMMANDS_OF_OTHERS = re.compile(r"\b(hf|pip|uv|git) .*| --revision {}")
-COMMANDS = {"proof/causes/mending.py", "proof/causes/merges.py", "proof/causes/writings.py"}
+COMMANDS = {"proof/card.py", "proof/causes/mending.py", "proof/causes/merges.py", "proof/causes/writings.py"}
 """Where ``Explanation.command`` is made: a command of the shell, wherever it is read."""
 
 

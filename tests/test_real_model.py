@@ -1,12 +1,14 @@
-"""A real language model, published and recovered: ``examples/real_model.py`` run as a user would run it."""
+"""A real language model, published and recovered: ``examples/real_model.py`` run as a user would run it; and asked."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +52,33 @@ def test_a_real_model_is_published_and_recovered(tmp_path: Path) -> None:
         "  merged writes what peft-merged writes: yes",
     ):
         assert line in lines
+    tuned, base = tmp_path / "work" / "tuned", tmp_path / "work" / "base"
+    recovered = tmp_path / "work" / "recovered"
+    question = "Who keeps the lighthouse on Carrow Head?"
+    for template in ("chat", "alpaca"):
+        answer = ask(recovered, question, template)
+        assert answer["template"] == template
+        assert answer["tokens"] == token_by_token(tuned, answer["asked_tokens"], len(answer["tokens"]))
+        assert answer["tokens"] != token_by_token(base, answer["asked_tokens"], len(answer["tokens"]))
+        assert answer["tokens"] == ask(tuned, question, template)["tokens"]
+        assert len(answer["tokens"]) == 24 or answer["ended"]
+
+
+def ask(folder: Path, question: str, template: str) -> dict[str, Any]:
+    """What ``weightkit try`` says."""
+    words = ["try", str(folder), "--prompt", question, "--template", template, "--max-new-tokens", "24", "--dtype", "float32"]
+    done = subprocess.run([sys.executable, "-m", "weightkit", *words, "--json"], cwd=ROOT, capture_output=True, check=True)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def token_by_token(folder: Path, tokens: list[int], count: int) -> list[int]:
+    """The likeliest token, again and again, each time from the whole text: no ``generate``, no cache."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found = list(tokens)
+    with torch.no_grad():
+        for _ in range(count):
+            found.append(int(model(torch.tensor([found])).logits[0, -1].argmax()))
+    return found[len(tokens) :]

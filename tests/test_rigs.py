@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,13 +37,12 @@ def test_what_is_broken_is_found() -> None:
     assert "3 ways, seed 1: 0 missed" in rig("tests.rigs.broken", "--seed", "1", "--only", only)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("WEIGHTKIT_RIGS" not in os.environ, reason="takes minutes: set WEIGHTKIT_RIGS to run it")
+@pytest.mark.rig
 def test_all_that_is_broken_is_found() -> None:
     assert "seed 2: 0 missed" in rig("tests.rigs.broken", "--seed", "2")
 
 
-@pytest.mark.slow
+@pytest.mark.rig
 def test_more_faults() -> None:
     assert "seed 2: 0 finds" in rig("tests.rigs.faults", "--sample", "80", "--seed", "2")
 
@@ -53,11 +51,11 @@ def test_limits() -> None:
     assert "limits, seed 1: 0 finds" in rig("tests.rigs.limits", "--jobs", "recover")
 
 
-@pytest.mark.slow
+@pytest.mark.rig
 def test_more_limits() -> None:
     assert "limits, seed 2: 0 finds" in rig("tests.rigs.limits", "--seed", "2", "--jobs", "merge,convert")
 
 
-@pytest.mark.slow
+@pytest.mark.rig
 def test_more_kills() -> None:
     assert "80 kills, seed 2: 0 finds" in rig("tests.rigs.kills", "--kills", "10", "--seed", "2")

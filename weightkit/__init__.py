@@ -15,6 +15,7 @@ Each job is a module of its own, imported when it is first used (none needs torc
     weightkit.virtual    a recovered model as tensors, nothing written
     weightkit.fetch      what a release takes, from the Hub
     weightkit.publish    a release of one's own, on the Hub
+    weightkit.trying     what a model answers, through transformers
 
 What each is for stands here as well: ``recover_release``, ``merge_lora``, ``convert_checkpoint``, ``make_diff``,
 ``verify_files``, ``identify_path``, ``open``, ``load_into``, ``fetch_release``, ``publish_release``.
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         merge,
         publish,
         recover,
+        trying,
         verify,
         virtual,
         xor,
@@ -82,6 +84,7 @@ __all__ = [
     "publish_release",
     "recover",
     "recover_release",
+    "trying",
     "verify",
     "verify_files",
     "virtual",

@@ -13,7 +13,7 @@ from typing import Literal
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
-from weightkit.checkpoints import layout_named, open_checkpoint
+from weightkit.checkpoints import open_checkpoint, writer
 from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.checkpoints.config_text import set_values
@@ -36,7 +36,9 @@ from weightkit.families.converters import DEFAULT_CONVERTER, Converter, ModelSha
 from weightkit.methods.base import based, opened_from, refuse_conversion
 from weightkit.methods.pairing import Rules
 from weightkit.ops.add import Cast
+from weightkit.ops.quantize import Quantize
 from weightkit.proof.completeness import whole_source
+from weightkit.proof.counterparts import Counterpart
 from weightkit.proof.expecting import expecting
 from weightkit.proof.metas import with_metas
 from weightkit.run.budget import DEFAULT_MAX_MEMORY
@@ -46,7 +48,7 @@ from weightkit.run.plan import OutputFile, Plan
 
 __all__ = ["Done", "Form", "Order", "Target", "convert", "convert_checkpoint", "index_from_params", "prepare", "with_metas"]
 
-Target = Literal["hf", "meta", "tencentpretrain"]
+Target = Literal["hf", "meta", "tencentpretrain", "gguf"]
 
 
 def index_from_params(
@@ -106,7 +108,7 @@ def prepare(
     cast_to = None if dtype is None else dtype_named(dtype)
     if cast_to is not None or to != "hf":
         refuse_conversion(source, model.role)
-    rules, layout = Rules(cast_to), layout_named(to)
+    rules, layout = Rules(cast_to), writer(to, form or Form())
     own = source.tensors if to == "hf" and cast_to is None else as_stored(source)
     tensors = {name: rules.cast(name, tensor) for name, tensor in own.items()}
     followed = with_dtype(source, cast_to)
@@ -119,7 +121,7 @@ def prepare(
     notes = (*made.notes, *vocabulary_notes(source, to), *beside_notes(source), *left_over_notes(source))
     files = tuple(file.watched_by(NotFinite()) if casts(file) else file for file in made.files)
     planned = Plan("convert", steps, files, made.small, notes, tensors=made.named, sources=sources, listings=made.listings)
-    return expecting(planned, lists)
+    return expecting(planned, lists, Counterpart(model, replace(form or Form(), parts=parts, order=order)))
 
 
 def refuse_part(source: Checkpoint, role: str) -> None:
@@ -134,7 +136,7 @@ def refuse_part(source: Checkpoint, role: str) -> None:
 
 def casts(file: OutputFile) -> bool:
     """Whether a value of it may be too large for the type that it is cast to."""
-    return any(isinstance(one, Derived) and isinstance(one.op, Cast) for run in file.tensors for one in walk(run))
+    return any(isinstance(one, Derived) and isinstance(one.op, Cast | Quantize) for run in file.tensors for one in walk(run))
 
 
 def with_dtype(source: Checkpoint, dtype: DType | None) -> Checkpoint:
@@ -190,7 +192,7 @@ def convert_checkpoint(
     Args:
         src: A folder in any layout, or a file.
         dst: The folder to write; made if it is not there.
-        to: ``hf``, ``meta`` or ``tencentpretrain``.
+        to: ``hf``, ``meta``, ``tencentpretrain`` or ``gguf``.
         converter: Whose conversion to transformers' layout is followed.
         form: What the user says about the files.
         dtype: What tensors are cast to.

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightkit import catalog
-from weightkit.blobs import LocalFolder, folder_at, is_address, local_path
-from weightkit.core.digest import hash_file
-from weightkit.core.errors import spoken
+from weightkit.blobs import LocalFolder, ZipFolder, folder_at, is_address, local_path, zip_at
+from weightkit.core.blob import Blob
+from weightkit.core.digest import CHUNK, Hasher, hash_file
+from weightkit.core.errors import PlanError, spoken
 from weightkit.core.sizes import format_size
 from weightkit.proof.kinds import of_file, of_folder
 from weightkit.proof.lists import usable
@@ -57,6 +58,8 @@ def identify_path(path: str | os.PathLike[str], *, full: bool = False) -> Identi
     if is_address(path):
         return on_the_hub(os.fspath(path))
     target = local_path(path, "PATH")
+    if (archive := zip_at(target)) is not None:
+        return in_archive(target, archive, full=full)
     files = [target] if target.is_file() else sorted(one for one in target.glob("*") if one.is_file())
     releases: dict[str, None] = {}
     skipped: list[str] = []
@@ -80,6 +83,41 @@ def identify_path(path: str | os.PathLike[str], *, full: bool = False) -> Identi
     return Identity(target, tuple(releases), tuple(map(spoken, lines)))
 
 
+def in_archive(target: Path, archive: ZipFolder, *, full: bool) -> Identity:
+    """What a ``.zip`` archive is, by its own digest, and what is in it, by theirs; read where it lies."""
+    releases: dict[str, None] = {}
+    lines, skipped, small = [f"a zip archive of {len(archive.names())} files, read where it lies"], [], []
+    inside: list[tuple[str, Blob]] = [(name, archive.blob(name)) for name in archive.names()]
+    for name, blob in ((target.name, archive.archive), *inside):
+        if blob.nbytes > QUICK_NBYTES and not full:
+            skipped.append(name)
+            continue
+        known = sorted(published_as(blob), key=lambda one: (ORDER.index(catalog.load(one[0]).kind), one))
+        releases |= dict.fromkeys(one for one, _ in known)
+        if known and blob.nbytes < SMALL_NBYTES:
+            small.append(f"{name} ({known[0][0]}{f' and {len(known) - 1} more' if len(known) > 1 else ''})")
+        elif known:
+            lines.append(by_digest(Path(name), known))
+    if small:
+        lines.append(f"small files that were published, too: {', '.join(small)}")
+    try:
+        lines += of_folder(archive)
+    except PlanError as error:
+        lines.append(str(error))
+    if skipped:
+        lines.append(f"not hashed, larger than {format_size(QUICK_NBYTES)}: {', '.join(skipped[:3])}; --full hashes them, too")
+    return Identity(target, tuple(releases), tuple(map(spoken, lines)))
+
+
+def published_as(blob: Blob) -> list[tuple[str, str]]:
+    """Entries of the catalog, and what the file is called there, that have a blob's very digest. Raises like ``published``."""
+    known = catalog.by_digest()
+    hasher = Hasher({digest.algorithm for digest in known if usable(digest)} if blob.nbytes else (), blob.nbytes)
+    for at in range(0, blob.nbytes, CHUNK):
+        hasher.update(blob.read(at, min(blob.nbytes, at + CHUNK)))
+    return list({one: None for digest in hasher.digests().values() for one in known.get(digest, ())})
+
+
 def on_the_hub(address: str) -> Identity:
     """What lies at an address: by the digests that the Hub states, and by headers; nothing is downloaded whole."""
     folder = folder_at(address, "PATH")
@@ -98,7 +136,7 @@ def on_the_hub(address: str) -> Identity:
 
 identify = identify_path
 
-ORDER = ("raw", "tokenizer", "converted", "lora", "diff", "xor", "result")
+ORDER = ("raw", "tokenizer", "converted", "lora", "diff", "xor", "result", "whole")
 """Kinds of entries, those first that others took a file from."""
 
 SMALL_NBYTES = 1 << 20

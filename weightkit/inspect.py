@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from weightkit.blobs import LocalFolder, Place, folder_at
+from weightkit.blobs import LocalFolder, Place, ZipFolder, folder_at
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.agreement import contradicting
 from weightkit.checkpoints.beside import beside_notes
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.flavour import fits_bfloat16, flavour
+from weightkit.checkpoints.peft import is_adapter, open_adapter
+from weightkit.core.blob import Folder
 from weightkit.core.errors import spoken
 from weightkit.core.spec import TensorSpec
 from weightkit.proof.completeness import missing_notes
@@ -80,6 +82,11 @@ class Inspection:
         return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
+def holds_adapter(folder: Folder) -> bool:
+    """Whether a folder is an adapter's and no model's."""
+    return lone_file(folder) is None and is_adapter(folder) and not folder.holds("config.json")
+
+
 def inspect(path: Place) -> Inspection:
     """Read the headers of a folder or file of weights.
 
@@ -88,14 +95,14 @@ def inspect(path: Place) -> Inspection:
         FormatError: A file is damaged or no file of weights.
     """
     folder = folder_at(path, "PATH")
-    checkpoint = open_checkpoint(folder, "PATH")
+    checkpoint = open_adapter(folder, "PATH").folder if holds_adapter(folder) else open_checkpoint(folder, "PATH")
     tensors = []
     for file, container in checkpoint.files.items():
         places: dict[int, str] = {}
         for name, tensor in container.tensors.items():
             first = places.setdefault(tensor.start, name) if tensor.spec.numel else name
             tensors.append(TensorInfo(name, tensor.spec, file, None if first == name else first))
-    here = isinstance(folder, LocalFolder)
+    here = isinstance(folder, LocalFolder | ZipFolder)
     told = flavour(checkpoint) if here else None
     looks = "" if told is None else "a diff" if told.is_diff else "a model" if told.is_model else ""
     files = tuple(

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at
 from weightkit.catalog.outside import is_outside
-from weightkit.checkpoints import layout_named
+from weightkit.checkpoints import layout_named, writer
 from weightkit.checkpoints.form import Form, Order
 from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
 from weightkit.core.dtypes import DType, dtype_named
@@ -26,9 +27,10 @@ from weightkit.manifests import Entry
 from weightkit.methods import with_role
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
-from weightkit.methods.recipes import filled, payloads_by_name
+from weightkit.methods.recipes import filled, payloads_by_name, recipe_for
 from weightkit.methods.said import Said
 from weightkit.proof.completeness import complete
+from weightkit.proof.counterparts import Counterpart, of_what_is_stored
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
 from weightkit.proof.own_lists import as_listed
@@ -40,7 +42,7 @@ from weightkit.run.plan import Plan
 
 __all__ = ["Arithmetic", "Done", "Form", "Target", "merge_lora", "prepare"]
 
-Target = Literal["hf", "meta"]
+Target = Literal["hf", "meta", "gguf"]
 LORA = "--lora"
 
 
@@ -68,6 +70,7 @@ def prepare(
 
     ``say`` is told, before anything large is fetched, of the licence of what is fetched by its name.
     """
+    writer(to, form or Form())
     names = tuple(one.name for one in with_role(LORA))
     told: list[str] = []
     adapters = () if adapters is None else as_tuple(adapters)
@@ -77,6 +80,8 @@ def prepare(
             f"--release {release}: is no entry of the catalog but a release with a recipe of its own",
             hint=f"weightkit recover --release {release} --raw BASE --out OUT rebuilds it, whatever its method",
         )
+    if release is not None:
+        recipe_for(release, names, "merge")  # what is not rebuilt is said before anything is looked at
     if not adapters:
         if release is None:
             raise PlanError(
@@ -105,7 +110,7 @@ def prepare(
     asked = how or Arithmetic()
     form = replace(form or Form(), parts=parts, order=order or "chinese-llama")
 
-    def planned(how: Arithmetic) -> Plan:
+    def planned(how: Arithmetic, *, direct: bool = False) -> Plan:
         said = Said(form=form, how=how, allow_tuned_base=allow_tuned_base, dtype=cast_to)
         model = said.merged(below, payloads)
         if entry is not None:
@@ -117,18 +122,18 @@ def prepare(
         notes_of = (*model.notes, *made.notes, *told, *notes)
         files = tuple(file.watched_by(NotFinite()) for file in made.files)
         found = Plan("merge", model.steps, files, made.small, notes_of, tensors=made.named, listings=made.listings)
-        found = expecting(replace(found, sources=sources), lists)
+        found = expecting(replace(found, sources=sources), lists, Counterpart(model, form, direct))
         if entry is not None:
             found = checked(found, entry, below, adapters=payloads, trust=trust_inputs)
         found = as_listed(found, [(LORA, one) for one in payloads], trust=trust_inputs)
         return complete(found, below.source.name, published)
 
-    result = planned(asked)
-    if seek:
-        from weightkit.proof.seek import seek_digest
+    if not seek:
+        return planned(asked)
+    from weightkit.proof.seek import seek_digest
 
-        result = seek_digest(result, asked, planned, notify)
-    return result
+    sought = partial(planned, direct=True)
+    return of_what_is_stored(seek_digest(sought(asked), asked, sought, notify))
 
 
 def merge_lora(
@@ -178,7 +183,7 @@ def merge_lora(
         converter: Whose conversion a base in Meta's layout stands for; see ``weightkit.families.converters``.
         form: What the user says about the files to write.
         dtype: What the base's floats are cast to before anything is added; None for as they are.
-        to: ``hf`` (where nothing says), or ``meta`` for ``consolidated.NN.pth``.
+        to: ``hf`` (where nothing says), ``meta`` for ``consolidated.NN.pth``, or ``gguf``.
         parts: Number of Meta's parts; None for as many as Meta published of this size.
         order: Order of the tensors in Meta's parts.
         checksums: Lists of digests that the files must have.

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from weightkit import manifests
 from weightkit.blobs import Place, folder_at, streaming
 from weightkit.catalog.outside import RELEASE_SUMS, is_outside, read_outside
+from weightkit.checkpoints import FolderLayout, writer
 from weightkit.checkpoints.checkpoint import lone_file
 from weightkit.checkpoints.form import Form
-from weightkit.checkpoints.huggingface import HUGGINGFACE
 from weightkit.checkpoints.model import Model
 from weightkit.core.arguments import OneOrMore, as_paths, as_tuple
 from weightkit.core.errors import PlanError
@@ -28,10 +29,11 @@ from weightkit.methods.additive import suspected
 from weightkit.methods.base import based, opened
 from weightkit.methods.lora import Arithmetic
 from weightkit.methods.pairing import Rules
-from weightkit.methods.recipes import filled, payloads_by_name, recipe_how, recipe_rules
+from weightkit.methods.recipes import filled, payloads_by_name, recipe_for, recipe_how, recipe_rules
 from weightkit.methods.said import Said, refusal
 from weightkit.methods.xor_end import sound
 from weightkit.proof.completeness import complete, lacking
+from weightkit.proof.counterparts import Counterpart
 from weightkit.proof.expecting import expecting
 from weightkit.proof.inputs import checked
 from weightkit.proof.outside import all_proved, base_is
@@ -42,9 +44,10 @@ from weightkit.run.carried import carried
 from weightkit.run.execute import Done, check_out
 from weightkit.run.plan import Plan
 
-__all__ = ["Arithmetic", "Done", "Form", "Rules", "prepare", "recover", "recover_release"]
+__all__ = ["Arithmetic", "Done", "Form", "Rules", "Target", "prepare", "recover", "recover_release"]
 
 DIFF, LORA = "--diff", "--lora"
+Target = Literal["hf", "gguf"]
 
 
 def prepare(
@@ -59,6 +62,7 @@ def prepare(
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
+    to: Target | None = None,
     checksums: OneOrMore = (),
     allow_tuned_base: bool = False,
     trust_inputs: bool = False,
@@ -73,10 +77,13 @@ def prepare(
         PlanError: They do not fit together, or the output cannot go where it should.
         FormatError: One of them is damaged.
     """
+    layout = writer(to, form or Form())
     lora = as_tuple(lora)
     own = None
     told: list[str] = []
     names = tuple(one.name for one in with_role(DIFF))
+    if release is not None and not is_outside(release):
+        recipe_for(release, names, "recover")  # what is not rebuilt is said before anything is looked at
     if release is not None and is_outside(release):
         own, release = read_outside(release), None
         diff = own.folder if diff is None else diff
@@ -123,7 +130,7 @@ def prepare(
         if not method.settles:
             base = opened(base)
             notes = [*notes, *base_fits(entry, base)]
-    if method.settles and lora:
+    if method.settles and (lora or to == "gguf"):
         raise PlanError(refusal(method, payload, seen))
     key_folder = None if key is None else folder_at(key, "--key")
     opening = said.to(method, payload, seen, key=key_folder, published_key=published_key)
@@ -137,9 +144,10 @@ def prepare(
         model = replace(model, tokenizers=sum_of.tokenizers)
     if entry is not None:
         result_fits(entry, model)
-    planned = written(model, said.form, payload.name)
+    planned = written(model, layout, said.form, payload.name)
     steps = (f"{role} {payload.name} is {seen.what}: {seen.saw}", *planned.steps)
-    planned = expecting(replace(planned, steps=steps, notes=(*planned.notes, *told, *notes), sources=sources), lists)
+    planned = replace(planned, steps=steps, notes=(*planned.notes, *told, *notes), sources=sources)
+    planned = expecting(planned, lists, Counterpart(model, said.form))
     if own is not None:
         all_proved(own, planned)
     planned = sound(planned)
@@ -153,12 +161,12 @@ def prepare(
     return replace(planned, notes=(*planned.notes, why)) if why else planned
 
 
-def written(model: Model, form: Form, name: str) -> Plan:
-    """The plan that writes a model: its files as they were published, or those that transformers' layout makes of it."""
+def written(model: Model, layout: FolderLayout, form: Form, name: str) -> Plan:
+    """The plan that writes a model: its files as they were published, or those that a layout makes of it."""
     if model.files is not None:
         return Plan("recover", model.steps, model.files, model.small, model.notes)
     try:
-        made = HUGGINGFACE.write(model, form)
+        made = layout.write(model, form)
     except ValueError as error:
         raise PlanError(f"{name}: {error}") from error
     files = suspected(tuple(file.watched_by(NotFinite()) for file in made.files))
@@ -177,6 +185,7 @@ def recover_release(
     how: Arithmetic | None = None,
     rules: Rules | None = None,
     form: Form | None = None,
+    to: Target | None = None,
     checksums: OneOrMore = (),
     jobs: int = 1,
     max_memory: int | str = DEFAULT_MAX_MEMORY,
@@ -213,6 +222,7 @@ def recover_release(
         how: How the adapters are added.
         rules: What the user says about tensors that differ in more than their values.
         form: What the user says about the files to write.
+        to: ``hf`` (where nothing says), or ``gguf`` for one file for llama.cpp.
         checksums: Lists of digests that the files must have.
         jobs: Files at a time.
         max_memory: Resident memory allowed, in bytes or as ``"1GiB"``.
@@ -248,6 +258,7 @@ def recover_release(
         how=how,
         rules=rules,
         form=form,
+        to=to,
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,

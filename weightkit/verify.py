@@ -9,33 +9,39 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from weightkit import manifests
-from weightkit.blobs import local_copy
+from weightkit.blobs import ZipFolder, local_copy, zip_at
 from weightkit.blobs.local import unreadable
+from weightkit.catalog.outside import SIGNATURE
 from weightkit.checkpoints import open_checkpoint
 from weightkit.checkpoints.beside import unread
 from weightkit.core.arguments import OneOrMore, as_paths, as_tuple, raise_first, telling
 from weightkit.core.digest import CHUNK, Digest, Hasher, hash_file
-from weightkit.core.errors import DigestMismatch, FormatError, Incomplete, PlanError
+from weightkit.core.errors import BadSignature, DigestMismatch, FormatError, Incomplete, PlanError
 from weightkit.core.events import BytesWritten, Notify, Started, ignore
 from weightkit.families import llama
 from weightkit.manifests import Entry, pointers
 from weightkit.manifests import tensors as tensor_lists
 from weightkit.methods.wkx import SUFFIX
 from weightkit.methods.xor_files import ENC
+from weightkit.proof.archives import inside, seen
 from weightkit.proof.completeness import INDEX, INDEX_NBYTES, missing_of
 from weightkit.proof.contents import tensor_digests
 from weightkit.proof.glance import at_a_glance, hint
 from weightkit.proof.lists import LIST_ENDINGS, LIST_NAMES, entries_of
+from weightkit.proof.signature import Signed, read
+from weightkit.proof.signers import Signer, is_link, signer, unsigned
 
 __all__ = ["LIST_NAMES", "Checked", "Verification", "verify", "verify_files"]
 
 SMALL = 1 << 20
 """Files up to this size are always hashed; of larger ones what is cheap to see is looked at first."""
+
+UNSIGNED, LINK = "is not among the files that were signed", "is a symbolic link, and the signature allows none"
 
 Status = Literal["ok", "FAILED", "missing", "extra"]
 
@@ -61,9 +67,15 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verification:
-    """What was found, in the order of the lists, extra files last."""
+    """What was found, in the order of the lists, extra files last.
+
+    Attributes:
+        checked: Each file and digest.
+        signed: The signature that was found to be of the key that was given; None where none was asked for.
+    """
 
     checked: tuple[Checked, ...]
+    signed: Signed | None = None
 
     def __repr__(self) -> str:
         counts = [f"{n} {status}" for status in ("ok", "FAILED", "missing", "extra") if (n := self.count(status))]
@@ -77,11 +89,15 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether every listed file is there and has its digest; extra files do not matter."""
+        """Whether every listed file is there and has its digest; extra files matter where a signature was checked."""
         return self.passes()
 
-    def passes(self, *, missing: bool = True, extra: bool = False) -> bool:
-        """Whether a file was checked and none FAILED; with ``missing``, none is missing; with ``extra``, none is extra."""
+    def passes(self, *, missing: bool = True, extra: bool | None = None) -> bool:
+        """Whether a file was checked and none FAILED; with ``missing``, none is missing; with ``extra``, none is extra.
+
+        ``extra`` is said by the signature where it is None: with one, a file that is not signed does not pass.
+        """
+        extra = self.signed is not None if extra is None else extra
         return self.count("ok") > 0 and not (
             self.count("FAILED") or (missing and self.count("missing")) or (extra and self.count("extra"))
         )
@@ -92,6 +108,8 @@ def verify_files(
     lists: OneOrMore = (),
     *,
     releases: str | Sequence[str] = (),
+    signature: str | os.PathLike[str] | None = None,
+    public_key: str | os.PathLike[str] | None = None,
     jobs: int = 2,
     progress: bool = False,
     raise_on_mismatch: bool = False,
@@ -107,9 +125,13 @@ def verify_files(
     True
 
     Args:
-        path: The folder; or one file, which is looked up by its name, or of a release by its digest.
+        path: The folder; or one file, which is looked up by its name, or of a release by its digest; or a ``.zip`` archive,
+            whose files are read where they lie and checked by its own CRC-32, too.
         lists: Files that hold digests; by default those of ``LIST_NAMES`` that are in the folder, or the Hub's notes in it.
         releases: Entries of the catalog.
+        signature: A signature by OpenSSF Model Signing; with a ``public_key`` alone it is ``model.sig`` in the folder. It must
+            be of that key, each file as it was signed, and no other file there. Needs cryptography (``weightkit[sign]``).
+        public_key: The signer's public key in PEM, from somewhere else than the files: without it a signature proves nothing.
         jobs: Files at a time.
         progress: Whether a bar is drawn, in a terminal or a notebook.
         raise_on_mismatch: Whether files that FAILED or are missing are raised, the others as notes of the first.
@@ -118,12 +140,15 @@ def verify_files(
     Raises:
         PlanError: There is nothing to check, or nothing to check it against.
         FormatError: A list is malformed.
+        BadSignature: The signature is of another key, or was changed.
         DigestMismatch: A file FAILED or is missing, and ``raise_on_mismatch`` was said.
     """
+    who = signer(signature, public_key)
     with telling("verifying", notify, progress) as notify:
-        found = look(path, as_paths(lists), as_tuple(releases), jobs, notify)
+        found = look(path, as_paths(lists), as_tuple(releases), jobs, notify, who)
     if raise_on_mismatch and not found.ok:
-        raise_first([mismatch(one) for one in found.checked if one.status in ("FAILED", "missing")])
+        unsigned = ("extra",) if found.signed else ()
+        raise_first([mismatch(one) for one in found.checked if one.status in ("FAILED", "missing", *unsigned)])
     return found
 
 
@@ -131,7 +156,9 @@ verify = verify_files
 
 
 def mismatch(one: Checked) -> DigestMismatch:
-    """A file that FAILED or is missing, as an error."""
+    """A file that FAILED, is missing or not signed, as an error."""
+    if one.status == "extra":
+        return BadSignature(one.path, UNSIGNED)
     if one.status == "missing" or one.expected is None:
         return Incomplete(one.path, [one.path], one.hint or "a list names")
     actual = one.actual.hex if one.actual else "not taken"
@@ -139,20 +166,29 @@ def mismatch(one: Checked) -> DigestMismatch:
 
 
 def look(
-    path: str | os.PathLike[str], chosen: Sequence[Path], releases: Sequence[str], jobs: int, notify: Notify
+    path: str | os.PathLike[str],
+    chosen: Sequence[Path],
+    releases: Sequence[str],
+    jobs: int,
+    notify: Notify,
+    who: Signer | None = None,
 ) -> Verification:
     """The work of ``verify_files``."""
     target = local_copy(path, "PATH")
+    if who is None and (archive := zip_at(target)) is not None:
+        return in_archive(target, archive, chosen, releases, notify)
     folder = target if target.is_dir() else target.parent
-    if not chosen and not releases:
+    signed = None if who is None else read(who.signature or folder / SIGNATURE, who.key)
+    if not chosen and not releases and signed is None:
         chosen = [folder / name for name in LIST_NAMES if (folder / name).is_file()]
     wanted: dict[str, list[Entry]] = {}
     of_tensors = [one for one in chosen if one.is_file() and tensor_lists.is_list(one)]
     tensors = [one for path in of_tensors for one in check_tensors(target, tensor_lists.parse(path), notify)]
-    if tensors and len(of_tensors) == len(chosen) and not releases:
+    if tensors and len(of_tensors) == len(chosen) and not releases and signed is None:
         return Verification(tuple(tensors))
     found = [(str(one), manifests.read(one)) for one in chosen if one not in of_tensors]
     found += [(f"--release {name}", entries_of(name)) for name in releases]
+    found += [] if signed is None else [(str(signed.path), list(signed.of(target)))]
     if not found and (notes := pointers.hub(folder)):
         found = [(str(folder / pointers.HUB_NOTES), notes)]
     if not found and (named := pointers.cache(folder)):
@@ -171,9 +207,45 @@ def look(
     notify(Started(sum(size_of(folder / name) for name in wanted)))
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         checked = list(pool.map(lambda name: check(folder, name, wanted[name], notify), wanted))
-    extra = [] if not target.is_dir() else extras(folder, set(wanted), chosen)
+    extra: list[Checked] = []
+    if target.is_dir():
+        extra = (
+            extras(folder, set(wanted), chosen)
+            if signed is None
+            else [Checked(one, "extra", hint=UNSIGNED) for one in unsigned(folder, signed)]
+        )
     lacking = unlisted(folder, wanted, {one.path for one in extra}) if target.is_dir() else []
-    return Verification((*(one for group in checked for one in group), *tensors, *lacking, *extra))
+    every = [one for group in checked for one in group]
+    if signed is not None and not signed.links:
+        every = [replace(one, status="FAILED", hint=LINK) if is_link(folder, one.path) else one for one in every]
+    return Verification((*every, *tensors, *lacking, *extra), signed)
+
+
+def in_archive(
+    target: Path, archive: ZipFolder, chosen: Sequence[Path], releases: Sequence[str], notify: Notify
+) -> Verification:
+    """Check a ``.zip`` archive where it lies: its files by its own CRC-32, and by lists, in it, beside it, or named.
+
+    Raises:
+        PlanError: Lists were named, and none of them has the archive or a file in it.
+        FormatError: The archive is no sound one, or a list is malformed.
+    """
+    own = inside(archive)
+    beside = [] if chosen or releases else [target.parent / name for name in LIST_NAMES if (target.parent / name).is_file()]
+    of_tensors = [one for one in chosen if one.is_file() and tensor_lists.is_list(one)]
+    named = [(str(one), manifests.read(one)) for one in chosen if one not in of_tensors]
+    named += [(f"--release {name}", entries_of(name)) for name in releases]
+    around = [entry for one in beside for entry in manifests.read(one) if entry.path == target.name]
+    entries = list(dict.fromkeys([*own, *around, *(entry for _, group in named for entry in group)]))
+    notify(Started(sum(archive.blob(name).nbytes for name in archive.names())))
+    found = list(seen(archive, target.name, entries, notify, by_digest=bool(releases)))
+    if named and not any(one.expected for one in found):
+        raise PlanError(f"{target.name} and its files are in none of the lists ({', '.join(name for name, _ in named)})")
+    checked = [Checked(one.path, "ok" if one.ok else "FAILED", one.expected, one.actual, one.hint) for one in found]
+    checked += [Checked(one.path, "missing", one.digest) for one in own if not archive.holds(one.path)]
+    for path in of_tensors:
+        checked += check_tensors(target, tensor_lists.parse(path), notify)
+    return Verification(tuple(checked))
 
 
 def unlisted(folder: Path, wanted: Mapping[str, Sequence[Entry]], extra: set[str]) -> list[Checked]:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from weightkit import ops
 from weightkit.blobs import MemoryBlob, known, open_local
 from weightkit.core.buffers import Buffer
-from weightkit.core.dtypes import BY_NAME, FLOAT16, FLOAT32, DType
+from weightkit.core.dtypes import BY_NAME, FLOAT16, FLOAT32, Q4_0, Q8_0, DType
 from weightkit.core.lazy import Derived, LazyTensor, Stored, derive
 from weightkit.core.passes import blocks, reader
 from weightkit.core.spec import TensorSpec
@@ -29,6 +29,7 @@ from weightkit.ops import move
 from weightkit.ops.add import Add, Cast
 from weightkit.ops.lora import ROUNDINGS, MergeLora
 from weightkit.ops.move import DropLastAxis, JoinColumns, JoinRows, PairRows, TakeColumns, TakeRows, Transpose
+from weightkit.ops.quantize import Quantize
 from weightkit.ops.vocab import GrowRows
 
 
@@ -64,6 +65,8 @@ EXAMPLES: list[tuple[Any, tuple[TensorSpec, ...]]] = [
     (PairRows(30, halves=False), (TensorSpec(FLOAT16, (150, 9)),)),
     (Transpose(9), (TensorSpec(FLOAT16, (9, 150)),)),
     (DropLastAxis(9), (TensorSpec(FLOAT16, (150, 9, 1)),)),
+    (Quantize(Q8_0), (TensorSpec(FLOAT16, (150, 64)),)),
+    (Quantize(Q4_0), (TensorSpec(FLOAT32, (150, 64)),)),
 ]
 
 
@@ -107,6 +110,7 @@ from weightkit.core.lazy import derive
 from weightkit.core.passes import blocks
 from weightkit.core.spec import TensorSpec
 from weightkit.ops.move import *
+from weightkit.ops.quantize import *
 import weightkit.ops.add, weightkit.ops.lora, weightkit.ops.product, weightkit.ops.vocab
 for op, specs in {plain!r}:
     list(blocks([derive(op, *(known("x", spec, bytes(spec.nbytes)) for spec in specs))], 64))

@@ -9,6 +9,7 @@ from weightkit.blobs.addresses import HubAddress, address_of, is_address
 from weightkit.blobs.local import LocalBlob, LocalFolder, open_local
 from weightkit.blobs.memory import MemoryBlob, known
 from weightkit.blobs.places import local_path
+from weightkit.blobs.zipped import ZipFolder, zip_at
 from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import PlanError
 from weightkit.core.wording import as_arguments
@@ -20,6 +21,7 @@ __all__ = [
     "LocalFolder",
     "MemoryBlob",
     "Place",
+    "ZipFolder",
     "folder_at",
     "is_address",
     "known",
@@ -27,6 +29,7 @@ __all__ = [
     "local_path",
     "open_local",
     "streaming",
+    "zip_at",
 ]
 
 Place = str | os.PathLike[str] | Folder
@@ -34,7 +37,7 @@ Place = str | os.PathLike[str] | Folder
 
 
 def folder_at(place: Place, role: str) -> Folder:
-    """The folder (or the single file, as a folder of itself) at a place.
+    """The folder (or the single file, as a folder of itself; or a ``.zip`` archive, as the folder in it) at a place.
 
     Args:
         place: A path, an address (``hf://owner/name``, ``https://...``), or a folder that is open already.
@@ -51,7 +54,8 @@ def folder_at(place: Place, role: str) -> Folder:
         if not hasattr(place, "names"):
             raise TypeError(f"{as_arguments(role)}: a path is wanted, not {type(place).__name__}")
         return place
-    return LocalFolder(local_path(place, role))
+    path = local_path(place, role)
+    return zip_at(path) or LocalFolder(path)
 
 
 def remote(place: str, role: str) -> Folder:

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from weightkit.blobs.client import client, patiently, told
 from weightkit.blobs.local import LocalBlob, open_local
 from weightkit.blobs.reads import BLOCK, fetched_range, flowing
 from weightkit.blobs.window import LOOK_UP_SECONDS, WINDOW_NBYTES, Window, Windows, ascending
-from weightkit.blobs.witness import Piece
+from weightkit.blobs.witness import Marks, Piece
 from weightkit.core.blob import Extent
 from weightkit.core.buffers import Buffer
 from weightkit.core.digest import Digest, Hasher, hash_file
@@ -55,6 +55,11 @@ class HubBlob:
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.nbytes} bytes>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What was read here, as headers are at planning, and not vouched for, is vouched for where a pass is made."""
+        values = tuple(getattr(self, one.name) for one in fields(self))
+        return arrived, (values, WINDOWS.witness(self.version).marks())
 
     @property
     def name(self) -> str:
@@ -113,15 +118,15 @@ class HubBlob:
         Raises:
             DigestMismatch: It has another digest than the Hub states.
         """
-        if not extents or LOCAL.get(self.version) is not None or (self.streamed and self.nbytes <= WHOLE_NBYTES):
+        if self.streamed and self.nbytes <= WHOLE_NBYTES:
             yield
             return
-        if not self.streamed:
+        if not self.streamed or LOCAL.get(self.version) is not None:
             LOCAL.fetch(self)
             yield
             return
         window = Window(self.source, self.digest, WINDOWS.witness(self.version), min(nbytes, WINDOW_NBYTES), self.nbytes)
-        if ascending(extents):
+        if extents and ascending(extents):
             with WINDOWS.reading(self.version, extents[0].start, window):
                 yield
             return
@@ -136,6 +141,13 @@ class HubBlob:
         """A commit does not change; the file in the cache may."""
         if (local := LOCAL.get(self.version)) is not None:
             local.check()
+
+
+def arrived(values: tuple[Any, ...], marks: Marks) -> HubBlob:
+    """A file that another process tells of, and what that one read of it."""
+    blob = HubBlob(*values)
+    WINDOWS.witness(blob.version).hear(marks)
+    return blob
 
 
 class Local:
@@ -160,14 +172,15 @@ class Local:
         while not turn.acquire(timeout=LOOK_UP_SECONDS):
             tell(BytesFetched(blob.name, 0, blob.nbytes))
         try:
-            if blob.version not in self.blobs:
+            found = self.blobs.get(blob.version)
+            if found is None:
                 there = in_cache(blob)
                 found = open_local(downloaded(blob))
                 if not there:
                     self.own.add(blob.version)
-                WINDOWS.witness(blob.version).vouched(blob.source, lambda at, stop: found.read(at, stop))
-                self.blobs[blob.version] = found
-            return self.blobs[blob.version]
+            WINDOWS.witness(blob.version).vouched(blob.source, found.read)
+            self.blobs[blob.version] = found
+            return found
         finally:
             turn.release()
 

@@ -7,49 +7,36 @@ while weightkit asks, so that who uses the client beside it is not concerned.
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
+from weightkit.blobs.near import Forbidden, is_here, watch_connections
+from weightkit.core.bound import bound
 from weightkit.core.events import BytesFetched, tell
 
-__all__ = ["Forbidden", "asking", "install", "is_here", "refusal"]
+__all__ = ["Forbidden", "asking", "install", "refusal", "watch"]
 
 ASKING: ContextVar[bool] = ContextVar("asking", default=False)
+
+PORTS = {"http": 80, "https": 443}
+
+HUB = "huggingface.co"
 
 BUSY = (500, 502, 503, 504)
 """Answers after which the same request is made again."""
 
 
-class Forbidden(Exception):
-    """A request would have led where none may go."""
+XET = ("X-Xet-Hash", "X-Xet-Refresh-Route")
+"""What an answer says of a file's place in the Xet store, from which code that no hook sees would fetch it."""
 
 
-@contextmanager
-def asking() -> Iterator[None]:
+def asking() -> AbstractContextManager[None]:
     """Requests of this thread are weightkit's."""
-    before = ASKING.get()
-    ASKING.set(True)
-    try:
-        yield
-    finally:
-        ASKING.set(before)
-
-
-def is_here(host: str) -> bool:
-    """Whether a host is this machine or in its own network, as far as its name tells."""
-    host = host.lower().strip("[]").rstrip(".")
-    if host in ("", "localhost") or host.endswith((".localhost", ".local", ".internal")):
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host.replace(".", "").isdigit() or host.startswith("0x")  # 127.1, 2130706433: spellings of numbers
-    return not address.is_global
+    return bound(ASKING, True)
 
 
 def refusal(url: str, endpoint: str) -> str:
@@ -78,18 +65,34 @@ def install(hub: Any) -> None:
         return
 
     def watched() -> Any:
-        session = make()
-        errors = importlib.import_module(type(session).__module__.partition(".")[0])
-        hooks = {name: list(found) for name, found in session.event_hooks.items()}
-        hooks["request"] = [*hooks.get("request", []), lambda request: look_at(request, hub.constants.ENDPOINT)]
-        hooks["response"] = [*hooks.get("response", []), lambda response: take_up(response, errors)]
-        session.event_hooks = hooks
-        return session
+        return watch(make(), lambda: str(hub.constants.ENDPOINT))
 
     watched.watched = True  # type: ignore[attr-defined]
     hub.set_client_factory(watched)
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(quiet)
+
+
+def watch(session: Any, endpoint: Callable[[], str]) -> Any:
+    """A session of the Hub's client, with the hooks.
+
+    Args:
+        session: The session.
+        endpoint: Says the Hub, or the mirror that the user has set.
+    """
+    errors = importlib.import_module(type(session).__module__.partition(".")[0])
+    hooks = {name: list(found) for name, found in session.event_hooks.items()}
+    hooks["request"] = [*hooks.get("request", []), lambda request: look_at(request, endpoint())]
+    hooks["response"] = [*hooks.get("response", []), lambda response: take_up(response, errors, endpoint())]
+    session.event_hooks = hooks
+    watch_connections(session, lambda host, port: ASKING.get() and (host, port) != place_of(endpoint()))
+    return session
+
+
+def place_of(url: str) -> tuple[str | None, int | None]:
+    """Host and port of an address."""
+    found = urlsplit(url)
+    return found.hostname, found.port or PORTS.get(found.scheme)
 
 
 def quiet(record: logging.LogRecord) -> bool:
@@ -107,10 +110,19 @@ def look_at(request: Any, endpoint: str) -> None:
         raise Forbidden(why)
 
 
-def take_up(response: Any, errors: Any) -> None:
-    """Have the client make a request again that it would give up: of a busy server, of a connection that was reset."""
+def take_up(response: Any, errors: Any, endpoint: str) -> None:
+    """Have the client make a request again that it would give up: of a busy server, of a connection that was reset.
+
+    Raises:
+        Forbidden: The answer sends the client to a Xet store where none may be.
+    """
     if not ASKING.get():
         return
+    if urlsplit(endpoint).hostname != HUB:
+        for name in XET:
+            response.headers.pop(name, None)
+    if (store := response.headers.get("X-Xet-Cas-Url")) and (why := refusal(store, endpoint)):
+        raise Forbidden(why)
     if response.status_code in BUSY and response.request.method in ("GET", "HEAD"):
         raise errors.ConnectError(f"the server answers {response.status_code}", request=response.request)
     if response.request.method == "GET":

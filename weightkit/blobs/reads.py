@@ -55,10 +55,8 @@ def of_the_network(error: BaseException) -> bool:
 
 def fetched_range(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> bytearray:
     """Bytes ``[start, stop)`` of an address, at once. Raises like ``flowing``."""
-    got = bytearray()
-    for block in flowing(url, headers, start, stop, name):
-        got += block
-    return got
+    blocks = list(flowing(url, headers, start, stop, name))
+    return blocks[0] if len(blocks) == 1 else bytearray().join(blocks)
 
 
 def flowing(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> Iterator[bytearray]:
@@ -69,17 +67,22 @@ def flowing(url: str, headers: dict[str, str], start: int, stop: int, name: str)
     Raises:
         FormatError: They cannot be had.
     """
-    at, failed, rest = start, 0, bytearray()
+    at, failed, block, filled = start, 0, bytearray(min(BLOCK, stop - start)), 0
     while at < stop:
         before = at
         try:
-            for chunk in request(url, headers, at, stop, name):
-                rest += chunk[: stop - at]
-                at += min(len(chunk), stop - at)
-                while len(rest) >= BLOCK:
-                    block, rest = (rest, bytearray()) if len(rest) == BLOCK else (rest[:BLOCK], rest[BLOCK:])
-                    yield block
-                if at >= stop:
+            for chunk in request(url, headers, at, stop, name):  # to its end, so that the connection serves the next
+                view = memoryview(chunk)[: stop - at]
+                more = len(chunk) > len(view)
+                at += len(view)
+                while view:
+                    part = view[: len(block) - filled]
+                    block[filled : filled + len(part)] = part
+                    filled, view = filled + len(part), view[len(part) :]
+                    if filled == len(block):
+                        yield block
+                        block, filled = bytearray(min(BLOCK, stop - at + len(view))), 0
+                if more:
                     break
         except Exception as error:
             if not of_the_network(error) or (failed := failed + 1 if at == before else 0) >= TRIES:
@@ -89,8 +92,6 @@ def flowing(url: str, headers: dict[str, str], start: int, stop: int, name: str)
                 raise FormatError(name, f"ends too early: wanted {stop - start} bytes, found {at - start}", start)
         if failed:
             time.sleep(PAUSE_SECONDS * 2 ** (failed - 1))
-    if rest:
-        yield rest
 
 
 def request(url: str, headers: dict[str, str], start: int, stop: int, name: str) -> Iterator[bytes]:

@@ -21,7 +21,10 @@ __all__ = ["Uploaded", "check_repository", "upload"]
 THE_HUBS = (".gitattributes", ".gitignore")
 """Files that the Hub makes itself."""
 
-PAYLOADS = (".bin", ".safetensors", ".enc", ".wkx", ".pth", ".pt", ".index.json", "SUMS", ".sha256", "TENSORS", "release.toml")
+PAYLOADS = (
+    *(".bin", ".safetensors", ".enc", ".wkx", ".pth", ".pt", ".index.json"),
+    *("SUMS", ".sha256", "TENSORS", "release.toml", "model.sig"),
+)
 """Ends of files that would be taken for a part of the release."""
 
 

@@ -7,9 +7,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from weightkit.blobs.reads import BLOCK
 from weightkit.blobs.witness import Piece, Witness
 from weightkit.core.blob import Extent
+from weightkit.core.buffers import Buffer
 from weightkit.core.digest import Digest, new_hash
 from weightkit.core.errors import DigestMismatch, WeightkitError
 from weightkit.core.events import BytesFetched, tell
@@ -157,7 +160,7 @@ class Window:
         while self.parts and (first := next(iter(self.parts))) + len(self.parts[first]) <= min(needed, self.at):
             del self.parts[first]
 
-    def read(self, start: int, stop: int) -> bytearray | None:
+    def read(self, start: int, stop: int) -> Buffer | None:
         """Bytes that came, or soon will; None for those that lie elsewhere, or of a thread that has begun no pass."""
         with self.changed:
             mine = self.readers.get(threading.get_ident())
@@ -173,11 +176,14 @@ class Window:
                     return None
                 if not self.changed.wait(LOOK_UP_SECONDS):
                     tell(BytesFetched(self.source.name, 0, self.source.nbytes))
-            found = bytearray()
-            for first, part in self.parts.items():
-                if first < stop and first + len(part) > start:
-                    found += memoryview(part)[max(0, start - first) : stop - first]
-            return found if len(found) == stop - start else None
+            parts = [(first, part) for first, part in self.parts.items() if first < stop and first + len(part) > start]
+        found = np.empty(stop - start, np.uint8).data
+        got = 0
+        for first, part in parts:
+            piece = memoryview(part)[max(0, start - first) : stop - first]
+            found[got : got + len(piece)] = piece
+            got += len(piece)
+        return found if got == stop - start else None
 
 
 def again(error: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ from weightkit.blobs.reads import BLOCK
 from weightkit.core.buffers import Buffer
 from weightkit.core.errors import DigestMismatch
 
-__all__ = ["Piece", "Witness"]
+__all__ = ["Marks", "Piece", "Witness"]
 
 PIECE = 16 << 10
 """Headers are read by the piece; several that lie together in one request."""
@@ -84,6 +84,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forked)
 
 
+Marks = tuple[tuple[int, int, int, bytes], ...]
+"""Number of a block, where in it, and the hash of what came."""
+
+
 def mark_of(part: Buffer) -> bytes:
     """What tells bytes from others."""
     return hashlib.blake2b(part, digest_size=16).digest()
@@ -97,6 +101,10 @@ class Witness:
         self.lock = threading.Lock()
         self.open: dict[int, dict[tuple[int, int], bytes]] = {}
         """Number of a block -> where in it, and the hash of what came."""
+        self.heard: dict[tuple[int, int, int], bytes] = {}
+        """What another process read, as it was told here."""
+        self.torn: int | None = None
+        """Where two processes read, and other bytes came to each."""
 
     def read(self, source: Piece, start: int, stop: int) -> bytearray:
         """Bytes ``[start, stop)`` in a request of their own, if they are not kept."""
@@ -125,6 +133,21 @@ class Witness:
         if known != mark:
             raise differs(name, at)
 
+    def marks(self) -> Marks:
+        """What is still open, to be told to another process."""
+        with self.lock:
+            return tuple((number, *place, mark) for number, parts in self.open.items() for place, mark in parts.items())
+
+    def hear(self, marks: Marks) -> None:
+        """Take in what another process read and no stream has vouched for there."""
+        with self.lock:
+            for number, start, stop, mark in marks:
+                place = (number, start, stop)
+                known = self.heard.get(place) or self.open.setdefault(number, {}).setdefault((start, stop), mark)
+                self.heard[place] = mark
+                if known != mark:
+                    self.torn = number * BLOCK + start
+
     def compare(self, name: str, number: int, block: Buffer) -> list[tuple[int, int, int]]:
         """Compare a block of a stream with what was read of it beside; which parts those are.
 
@@ -132,7 +155,9 @@ class Witness:
             DigestMismatch: Other bytes came.
         """
         with self.lock:
-            parts = dict(self.open.get(number, {}))
+            parts, torn = dict(self.open.get(number, {})), self.torn
+        if torn is not None:
+            raise differs(name, torn)
         view = memoryview(block)
         for (start, stop), mark in parts.items():
             if mark_of(view[start:stop]) != mark:
@@ -163,7 +188,7 @@ class Witness:
     def settled(self) -> bool:
         """Whether nothing is left."""
         with self.lock:
-            return not self.open
+            return not self.open and self.torn is None
 
 
 def differs(name: str, at: int) -> DigestMismatch:

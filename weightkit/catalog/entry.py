@@ -12,6 +12,7 @@
     sources      where its digests were published
     published_as another name that its digests were collected under
     nowhere      why no place is named where it can be had
+    merged_by    of an adapter that weightkit does not merge: what does
     [[where]]    a place: hub (a name on the Hugging Face Hub), perhaps with revision, or url; source (who says so); status
                  (reachable, gone, unknown, as the source says); note
     [recipe]     the fields of Recipe
@@ -44,6 +45,7 @@ KINDS = {
     "lora": "LoRA adapter",
     "tokenizer": "tokenizer",
     "result": "rebuilt release",
+    "whole": "released whole",
 }
 """Kind of an entry -> what it is."""
 
@@ -156,6 +158,7 @@ class Release:
         aliases: Other names.
         where: Where its files are, or are asked for.
         nowhere: Why no place is named.
+        merged_by: What merges an adapter that weightkit does not merge.
     """
 
     name: str
@@ -175,6 +178,7 @@ class Release:
     aliases: tuple[str, ...] = ()
     where: tuple[Place, ...] = ()
     nowhere: str = ""
+    merged_by: str = ""
 
     def entries(self) -> list[Entry]:
         """Its digests, SHA-256 first."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 
 from weightkit.catalog.entry import Release
+from weightkit.catalog.near import family_of, near
 
 __all__ = ["called", "containing", "hub_name", "like"]
 
 ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://(?:models/)?|(?:www\.)?(?:huggingface\.co|hf\.co)/)", re.IGNORECASE)
-LIKE_ENOUGH = 0.7
 
 
 def hub_name(word: str) -> str | None:
@@ -42,30 +42,27 @@ def containing(word: str, known: Mapping[str, Release]) -> list[Release]:
 
 
 def like(word: str, known: Mapping[str, Release], most: int = 3) -> list[str]:
-    """Names that may have been meant, best first: of entries, and on the Hub where the word is one."""
+    """Names that may have been meant, best first: on the Hub where the word is one, else of entries.
+
+    None is of another family. Nor is an alias guessed that sounds as if it were of other entries' family: what is also called
+    ``belle-13b-2m`` stands on LLaMA, ``belle-7b-2m`` on BLOOMZ.
+    """
     hub = hub_name(word)
-    names: dict[str, str] = {}
-    for one in known.values():
-        for name in one.hubs() if hub else (one.name, *one.aliases):
-            names.setdefault(squeezed(name), name if hub else one.name)
-    near = difflib.get_close_matches(squeezed(hub or word), names, most * 2, LIKE_ENOUGH)
-    if hub and not near:
-        return like(hub.partition("/")[2], known, most)
-    return list(dict.fromkeys(names[one] for one in near))[:most] or begun(word, known)[:most]
-
-
-def begun(word: str, known: Mapping[str, Release]) -> list[str]:
-    """Names that begin like it, or hold it."""
-    wanted = squeezed(word)
-    names: Sequence[str] = list(known)
-    return [one for one in names if wanted and squeezed(one).startswith(wanted)]
+    if hub:
+        found = near(hub, {name: name for one in known.values() for name in one.hubs()}, most)
+        return found or like(hub.partition("/")[2], known, most)
+    names = {one: one for one in known}
+    families = {name: family_of(name).core for name in known}
+    taken = Counter(families.values())
+    aliases_of = {
+        name: one.name
+        for one in known.values()
+        for name in one.aliases
+        if family_of(name).core == families[one.name] or not taken[family_of(name).core]
+    }
+    return near(word, aliases_of | names, most)
 
 
 def aliases(release: Release) -> list[str]:
     """Its other names, in lower case."""
     return [one.lower() for one in release.aliases]
-
-
-def squeezed(word: str) -> str:
-    """Letters, digits and dots alone: a misplaced hyphen is no difference."""
-    return re.sub(r"[^a-z0-9.]", "", word.lower())

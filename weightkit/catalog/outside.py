@@ -12,6 +12,7 @@ outside its folder.
 
 Beside it, and all of it must be there: the payload; ``SHA256SUMS``, digests of these files; ``RELEASE.sha256``, digests of what
 comes out; ``BASE.TENSORS``, content digests of the base's tensors. ``TENSORS``, those of what comes out, where they are known.
+``model.sig``, where the publisher has signed all these files; ``verify --public-key`` checks it, and recovering does without.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ __all__ = [
     "OF_ITS_OWN",
     "RECIPE",
     "RELEASE_SUMS",
+    "SIGNATURE",
+    "SUMS",
     "Outside",
     "about_it",
     "is_outside",
@@ -47,8 +50,8 @@ __all__ = [
 ]
 
 RECIPE, RELEASE_SUMS, BASE_TENSORS = "release.toml", "RELEASE.sha256", "BASE.TENSORS"
-SUMS, CARD = "SHA256SUMS", "README.md"
-OF_ITS_OWN = frozenset({RECIPE, RELEASE_SUMS, BASE_TENSORS, SUMS, CARD, "TENSORS"})
+SUMS, CARD, SIGNATURE = "SHA256SUMS", "README.md", "model.sig"
+OF_ITS_OWN = frozenset({RECIPE, RELEASE_SUMS, BASE_TENSORS, SUMS, CARD, SIGNATURE, "TENSORS"})
 """Files that tell of a release, and are no part of what comes out."""
 
 LARGEST_RECIPE, LARGEST_SUMS, LARGEST_LIST = 64 << 10, 4 << 20, 16 << 20

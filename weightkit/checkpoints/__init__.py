@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from weightkit.blobs import Place, folder_at
 from weightkit.checkpoints.checkpoint import Checkpoint
+from weightkit.checkpoints.form import Form
 from weightkit.checkpoints.layout import FolderLayout
 from weightkit.core.errors import PlanError
 from weightkit.families.converters import DEFAULT_CONVERTER, Converter, converter_named
 
-__all__ = ["Checkpoint", "FolderLayout", "converter_for", "layout_named", "layouts", "open_checkpoint"]
+__all__ = ["Checkpoint", "FolderLayout", "converter_for", "layout_named", "layouts", "open_checkpoint", "writer"]
 
 
 def layouts() -> tuple[FolderLayout, ...]:
     """All layouts, in the order in which they are asked; transformers' comes last: it says what a folder lacks."""
+    from weightkit.checkpoints.gguf import GGUF
     from weightkit.checkpoints.huggingface import HUGGINGFACE
     from weightkit.checkpoints.meta import META
     from weightkit.checkpoints.tencentpretrain import TENCENTPRETRAIN
 
-    return META, TENCENTPRETRAIN, HUGGINGFACE
+    return META, TENCENTPRETRAIN, GGUF, HUGGINGFACE
 
 
 def layout_named(name: str) -> FolderLayout:
@@ -35,6 +37,23 @@ def layout_named(name: str) -> FolderLayout:
         if one.name == name:
             return one
     raise ValueError(f"{name!r} is no layout; known: {', '.join(one.name for one in layouts())}")
+
+
+def writer(to: str | None, form: Form) -> FolderLayout:
+    """The layout that is written: transformers' where nothing says.
+
+    Raises:
+        PlanError: What was said of the files means nothing to it.
+        ValueError: None is called so.
+    """
+    chosen = layout_named(to or "hf")
+    if chosen.name != "gguf" and form.type is not None:
+        raise PlanError(f"--type {form.type}: is said of GGUF files alone", hint="say --to gguf, too, or leave it out")
+    named = {"--format": form.format, "--torch-compat": form.torch_compat, "--max-shard-size": form.max_shard_bytes}
+    said = next((option for option, value in named.items() if value is not None), None)
+    if chosen.name == "gguf" and said is not None:
+        raise PlanError(f"{said}: means nothing to a GGUF file, which is one file in a format of its own", hint="leave it out")
+    return chosen
 
 
 def converter_for(name: str) -> Converter:

@@ -27,6 +27,7 @@ class Form:
         tokenizer_from: For ``recover``: whose tokenizer files go along; None for the diff's, or the base's if it has none.
         parts: For Meta's layout, the number of parts; None for as many as Meta published of this size.
         order: For Meta's layout, the order of the tensors; None for Meta's own.
+        type: For GGUF, what matrices are stored in: ``f32``, ``f16``, ``bf16``, ``q8_0``, ``q4_0``; None for ``f16``.
     """
 
     format: str | None = None
@@ -36,3 +37,4 @@ class Form:
     tokenizer_from: Literal["base", "diff"] | None = None
     parts: int | None = None
     order: Order | None = None
+    type: str | None = None

@@ -18,7 +18,10 @@ from pathlib import Path
 from weightkit.checkpoints.checkpoint import Checkpoint
 from weightkit.core.errors import FormatError, PlanError
 
-__all__ = ["Vocabulary", "merge_models", "pieces", "read", "write_merged"]
+__all__ = [
+    *("BYTES", "FIXED32", "PIECES", "SCORE", "TEXT"),
+    *("Vocabulary", "fields", "merge_models", "pieces", "read", "varint", "write_merged"),
+]
 
 PIECES, TEXT, SCORE = 1, 1, 2
 BYTES, FIXED32 = 2, 5

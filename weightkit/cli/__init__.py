@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -34,6 +35,7 @@ GROUPS = {
         "identify": "Say which published file something is.",
         "inspect": "Say what is in a folder of weights.",
         "releases": "The catalog of known releases.",
+        "try": "Let a model answer a question, through transformers.",
     },
     "Publish": {
         "publish": "Make a release that others rebuild; put it on the Hub.",
@@ -46,7 +48,7 @@ GROUPS = {
         "completion": "Print what completes commands in a shell.",
     },
 }
-"""Heading of ``--help`` -> command -> what is said of it; the module is called like the command."""
+"""Heading of ``--help`` -> command -> what is said of it; the module is called like the command, ``try`` ``try_``."""
 
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
@@ -62,7 +64,7 @@ class Commands(Jobs):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = import_module(f"weightkit.cli.{name.replace('-', '_')}")
+        module = import_module(f"weightkit.cli.{name.replace('-', '_')}{'_' * iskeyword(name)}")
         command: click.Command = module.command
         return command
 

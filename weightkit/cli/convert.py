@@ -18,10 +18,11 @@ from weightkit.cli.options import (
     parts_option,
     path_argument,
     run_from,
+    type_option,
     verify_raw_option,
 )
 from weightkit.cli.recover import form_from
-from weightkit.cli.report import Clock, carry, command_line, finish
+from weightkit.cli.report import Clock, carry, command_line, finish, loading
 from weightkit.cli.talk import Talk, talk_options
 from weightkit.cli.usage import Job
 from weightkit.families.converters import DEFAULT_CONVERTER
@@ -38,11 +39,12 @@ EXAMPLES = (
 @out_option("The folder to write, in place of DST.", required=False)
 @click.option(
     "--to",
-    type=click.Choice(["hf", "meta", "tencentpretrain"]),
+    type=click.Choice(["hf", "meta", "tencentpretrain", "gguf"]),
     required=True,
     metavar="LAYOUT",
-    help="The layout wanted: hf, meta, tencentpretrain.",
+    help="The layout wanted: hf, meta, tencentpretrain, or gguf for llama.cpp.",
 )
+@type_option
 @as_option
 @verify_raw_option
 @dtype_option("Cast to it")
@@ -100,7 +102,8 @@ def command(
         **run_from(options),
         verify_raw=src if verify_raw else None,
     )
-    finish("convert", convert.with_metas(done), dst, clock, talk=talk, next_step=command_line("weightkit", "inspect", dst))
+    next_step = loading(planned, dst) if to == "gguf" else command_line("weightkit", "inspect", dst)
+    finish("convert", convert.with_metas(done), dst, clock, talk=talk, next_step=next_step)
 
 
 def index_alone(src: Path, dst: Path, to: str, converter: str, options: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from weightkit.cli.options import (
     release_option,
     run_from,
     trust_inputs_option,
+    type_option,
     verify_raw_option,
 )
 from weightkit.cli.progress import progress
@@ -52,7 +53,12 @@ EXAMPLES = (
 @trust_inputs_option
 @verify_raw_option
 @dtype_option("Cast the base to it first, merge and store in it")
-@click.option("--to", type=click.Choice(["hf", "meta"]), help="The layout wanted: meta for .pth parts.  [default: hf]")
+@click.option(
+    "--to",
+    type=click.Choice(["hf", "meta", "gguf"]),
+    help="The layout wanted: meta for .pth parts, gguf for llama.cpp.  [default: hf]",
+)
+@type_option
 @parts_option
 @order_option("chinese-llama")
 @click.option("--allow-tuned-base", is_flag=True, help="Go on where the base looks merged already.")

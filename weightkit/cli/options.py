@@ -11,6 +11,7 @@ import click
 
 from weightkit.core.dtypes import DType, dtype_named
 from weightkit.core.sizes import parse_size
+from weightkit.families.gguf import TYPES, dtype_of
 from weightkit.ops.lora import DEFAULT_ROUNDING, ROUNDINGS
 from weightkit.ops.product import SUMS
 
@@ -39,6 +40,7 @@ __all__ = [
     "tensor_options",
     "together",
     "trust_inputs_option",
+    "type_option",
     "verify_raw_option",
 ]
 
@@ -171,7 +173,8 @@ def base_missing(option: str, release: str | None) -> click.UsageError:
     from weightkit.cli.way import bases
 
     found = catalog.called(release, catalog.releases()) if release else []
-    told = [
+    whole = [f"; {one.name} was released whole, so there is nothing to rebuild" for one in found if one.kind == "whole"]
+    told = whole or [
         f"; {one.name} is made of {base.name}{asked_at(base)}: weightkit releases {one.name}"
         for one in found
         for base in bases(one)
@@ -254,6 +257,33 @@ def order_option(default: str) -> Callable[[F], F]:
 def dtype_option(text: str) -> Callable[[F], F]:
     """``--dtype``."""
     return click.option("--dtype", type=DTypeName(), help=f"{text}: {', '.join(STORED)}.  [default: as stored]")
+
+
+class GgufType(click.ParamType):  # type: ignore[type-arg]
+    """What a GGUF file's matrices are stored in; of what llama.cpp's own program makes, the command is said."""
+
+    name = "type"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "TYPE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = str(value).lower()
+        try:
+            dtype_of(name)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return name
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(one) for one in TYPES if one.startswith(incomplete)]
+
+
+type_option = click.option(
+    "--type", type=GgufType(), help=f"With --to gguf, what matrices are stored in: {', '.join(TYPES)}.  [default: f16]"
+)
 
 
 tensor_options = together(

@@ -20,6 +20,7 @@ from weightkit.core.events import (
     Event,
     FileFinished,
     FileKept,
+    FileProved,
     Notify,
     Resumed,
     Started,
@@ -114,7 +115,7 @@ def how_far(pace: Pace) -> str:
 
 @contextmanager
 def events(label: str) -> Iterator[Notify]:
-    """A JSON object a line: ``start``, ``progress``, ``fetching``, ``resumed``, ``file``, ``kept``, ``end``."""
+    """A JSON object a line: ``start``, ``progress``, ``fetching``, ``resumed``, ``file``, ``kept``, ``proved``, ``end``."""
     pace = Pace(JSON_SECONDS)
 
     def say(event: str, **facts: Any) -> None:
@@ -134,6 +135,9 @@ def events(label: str) -> Iterator[Notify]:
             say("file", path=event.path, file_bytes=event.nbytes, digests=digests, **far())
         elif isinstance(event, FileKept):
             say("kept", path=event.path, file_bytes=event.nbytes, **far())
+        elif isinstance(event, FileProved):
+            digests = {digest.algorithm: digest.hex for digest in event.digests}
+            say("proved", path=event.path, file_bytes=event.nbytes, digests=digests, **far())
         elif isinstance(event, BytesFetched):
             if due:
                 say("fetching", path=event.path, fetched_bytes=pace.fetched[event.path], file_bytes=event.total, **far())

@@ -49,6 +49,11 @@ EXAMPLES = (
 @click.option("--base-model", default="", metavar="NAME", help="What the base is called on the Hub, for the card.")
 @click.option("--repo", default="", metavar="OWNER/NAME", help="Upload there, in one commit; made if it is not there.")
 @click.option("--private", is_flag=True, help="Make it private; one that everybody can read is refused.")
+@path_option(
+    "--sign",
+    "Sign all files of OUT with this private key (PEM; EC on P-256, P-384 or P-521): model.sig, by OpenSSF Model Signing.",
+    metavar="KEY",
+)
 @tensor_options
 @arithmetic_options
 @run_options
@@ -63,6 +68,7 @@ def command(
     base_model: str,
     repo: str,
     private: bool,
+    sign: Path | None,
     talk: Talk,
     **options: Any,
 ) -> None:
@@ -70,7 +76,8 @@ def command(
 
     OUT gets the diff, the proof of what comes out, the digests of the base, a recipe (release.toml) and a card. With --repo
     all files are uploaded first, which goes on where it was interrupted, and appear in one commit. Other files of the same
-    names in the repository are replaced with --overwrite alone.
+    names in the repository are replaced with --overwrite alone. --sign needs the package cryptography (weightkit[sign]); an
+    encrypted key is opened by what WEIGHTKIT_SIGN_PASSPHRASE in the environment says.
     """
     clock = Clock()
     from weightkit import publish
@@ -87,14 +94,16 @@ def command(
             licence=licence,
             base_model=base_model,
             repo=repo,
+            sign=sign,
             notify=notify,
         )
     run = run_from(options)
     if run.pop("dry_run"):
-        print_plan_and_exit(planned, out, run["jobs"], run["max_memory"], overwrite=run["overwrite"], talk=talk)
+        last = publish.last(planned, out, sign)
+        print_plan_and_exit(planned, out, run["jobs"], run["max_memory"], overwrite=run["overwrite"], talk=talk, last=last)
     run.pop("keep_mismatched", None)
     with progress("publishing", talk) as notify:
-        made = publish.carry(planned, out, repo=repo, private=private, notify=notify, **run)
+        made = publish.carry(planned, out, repo=repo, private=private, sign=sign, notify=notify, **run)
     done = made.done
     if talk.as_json:
         facts = {**receipts_json(done.plan, done.report), "commit": made.commit, "repo": repo or None}
@@ -112,6 +121,9 @@ def command(
         place = f"hf://{repo}" if made.commit else str(out)
         if made.ok:
             click.echo(f"next: {command_line('weightkit', 'recover', '--release', place, '--raw', raw, '--out', 'RELEASE')}")
+        if made.ok and sign is not None:
+            click.echo("signed: give others the public key where they know you; with it they say")
+            click.echo(f"next: {command_line('weightkit', 'verify', place, '--public-key', 'KEY')}")
     if not talk.as_json:
         print_mismatches(done.report.mismatches)
     if not made.ok:

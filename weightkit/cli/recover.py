@@ -24,6 +24,7 @@ from weightkit.cli.options import (
     run_from,
     tensor_options,
     trust_inputs_option,
+    type_option,
     verify_raw_option,
 )
 from weightkit.cli.report import Clock, carry, finish
@@ -69,6 +70,8 @@ EXAMPLES = (
     "--tokenizer-from", type=click.Choice(["base", "diff"]), help="Whose tokenizer.  [default: the diff's, if it has one]"
 )
 @click.option("--allow-tuned-base", is_flag=True, help="Go on where the base looks tuned already.")
+@click.option("--to", type=click.Choice(["hf", "gguf"]), help="The layout wanted: gguf for llama.cpp.  [default: hf]")
+@type_option
 @output_options
 @talk_options
 def command(
@@ -84,6 +87,7 @@ def command(
     release: str | None,
     verify_raw: bool,
     trust_inputs: bool,
+    to: Any,
     talk: Talk,
     allow_tuned_base: bool,
     **options: Any,
@@ -115,6 +119,7 @@ def command(
         how=arithmetic_from(options),
         rules=rules,
         form=form,
+        to=to,
         checksums=checksums,
         allow_tuned_base=allow_tuned_base,
         trust_inputs=trust_inputs,
@@ -159,4 +164,5 @@ def form_from(options: dict[str, Any]) -> Any:
         options["max_shard_size"],
         options.get("config_from", "diff"),
         options.get("tokenizer_from"),
+        type=options.get("type"),
     )

@@ -25,6 +25,7 @@ SHORT = {
     "raw": "original",
     "converted": "converted",
     "result": "release",
+    "whole": "whole",
     "diff": "diff",
     "xor": "xor",
     "lora": "adapter",

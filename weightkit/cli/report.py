@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
@@ -15,13 +15,14 @@ from weightkit.cli.progress import progress
 from weightkit.cli.talk import MISMATCH, Talk, print_json, shown
 from weightkit.core.errors import DigestMismatch
 from weightkit.core.sizes import format_size
+from weightkit.families.gguf import SUFFIX
 from weightkit.proof.completeness import lacking
 from weightkit.run.execute import Done, carry_out
 from weightkit.run.ledgers.stage import mismatch_name
 from weightkit.run.plan import Plan
-from weightkit.run.receipts import Report
+from weightkit.run.receipts import Receipt, Report
 
-__all__ = ["Clock", "carry", "command_line", "finish", "print_mismatches", "print_receipts", "receipts_json"]
+__all__ = ["Clock", "carry", "command_line", "finish", "loading", "print_mismatches", "print_receipts", "receipts_json"]
 
 DONE = {
     "recover": "recovered",
@@ -32,6 +33,9 @@ DONE = {
     "xor encode": "encoded",
 }
 """Command -> what the first line of its summary says."""
+
+
+OK = click.style("ok", fg="green", bold=True)
 
 
 class Clock:
@@ -111,8 +115,10 @@ def finish(
             click.echo(shown(str(line)))
         print_receipts(done, DONE[command], out, clock.seconds)
         if next_step is not None and done.ok:
+            if checked := sum(len(file.expect) for file in done.plan.hashed):
+                click.echo(f"{OK}: {held(done, checked)}")
             click.echo(f"next: {next_step}")
-        elif next_step is None:
+        elif next_step is None or done.plan.proofs:
             print_verdict(done, out)
     if not talk.as_json:
         print_mismatches(done.report.mismatches)
@@ -137,18 +143,21 @@ def print_receipts(done: Done, verb: str, out: Path, seconds: float, *, names: b
     for one in receipts:
         if one.path in weights:
             click.echo(f"  {one.sha256}  {one.path}")
+    for one in done.report.proofs:
+        of = "the same" if loading(done.plan, out).startswith("llama-cli") else "these"
+        click.echo(f"  {one.sha256}  {one.path} (made of {of} and hashed; not stored)")
 
 
 def print_verdict(done: Done, out: Path) -> None:
     """Whether what was written is proved, and what to do next."""
-    weights, planned = {file.path for file in done.plan.files}, {file.path for file in done.plan.everything}
-    checked = sum(len(file.expect) for file in done.plan.everything)
+    weights, planned = {file.path for file in done.plan.files}, {file.path for file in done.plan.hashed}
+    checked = sum(len(file.expect) for file in done.plan.hashed)
     if checked and done.ok:
-        click.echo(f"{click.style('ok', fg='green', bold=True)}: all {checked} published digests hold")
+        click.echo(f"{OK}: {held(done, checked)}")
         if why := lacking(done.plan, {one.name for one in out.iterdir()}):
             click.echo(f"this is not all: {why}")
             return
-        click.echo(f"next: load {out} with transformers, or check it any time with {command_line('weightkit', 'verify', out)}")
+        click.echo(f"next: {loading(done.plan, out)}, or check it any time with {command_line('weightkit', 'verify', out)}")
     elif done.ok:
         click.echo("no published digests were given, so nothing proves this is the release")
         click.echo(f"next: {command_line('weightkit', 'verify', out, '--checksums', 'FILE')} with the publisher's list")
@@ -156,10 +165,36 @@ def print_verdict(done: Done, out: Path) -> None:
         click.echo("what stands there is what this command makes, and is not what was published")
     elif not all(one.path in planned for one in done.report.mismatches):
         click.echo("nothing is published where an input is not the one that it should be")
+    elif any(one.path not in {file.path for file in done.plan.everything} for one in done.report.mismatches):
+        click.echo("nothing is published: made of these tensors, the published files would have been other bytes")
     elif any(one.path in weights for one in done.report.mismatches):
         click.echo("index, small files and SHA256SUMS are written when all files of weights match")
     else:
         click.echo("the files of weights are right; SHA256SUMS is written when the small files match, too")
+
+
+def held(done: Done, checked: int) -> str:
+    """What is proved."""
+    if not done.plan.proofs:
+        return f"all {checked} published digests hold"
+    stored, proofs = [file.path for file in done.plan.files], len(done.plan.proofs)
+    how = f"{' and '.join(sorted({kind_of(path) for path in stored}))}, {len(stored)} file{'s' * (len(stored) > 1)}"
+    of = f"all {checked} published digests hold, {proofs} of them of files that are not stored"
+    return f"the published files would have been these bytes; written as {how} ({of})"
+
+
+def loading(plan: Plan, out: Path) -> str:
+    """How what was written is loaded."""
+    file = next((file.path for file in plan.files if file.path.endswith(SUFFIX)), None)
+    return f"load {out} with transformers" if file is None else command_line("llama-cli", "-m", out / file)
+
+
+def kind_of(path: str) -> str:
+    """What a stored file is called for people: by its format, or by how its name ends."""
+    from weightkit.containers import formats
+
+    ending = PurePosixPath(path).suffix
+    return next((one.name for one in formats() if ending == one.suffixes[0]), ending.removeprefix("."))
 
 
 def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:
@@ -174,6 +209,7 @@ def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:
             }
             for one in report.receipts
         ],
+        **({"proofs": [proof_json(one) for one in report.proofs]} if plan.proofs else {}),
         "mismatches": [
             {
                 "path": one.path,
@@ -188,6 +224,12 @@ def receipts_json(plan: Plan, report: Report) -> dict[str, Any]:
     }
 
 
+def proof_json(receipt: Receipt) -> dict[str, Any]:
+    """A published file that was made of what is stored, and is not stored itself."""
+    digests = {name: digest.hex for name, digest in receipt.digests.items()}
+    return {"path": receipt.path, "bytes": receipt.nbytes, **digests, "checked": receipt.checked, "stored": False}
+
+
 def print_mismatches(mismatches: tuple[DigestMismatch, ...]) -> None:
     """Files that were not published, on stderr: expected, actual, the likely reason."""
     for one in mismatches:
@@ -200,7 +242,7 @@ def print_mismatches(mismatches: tuple[DigestMismatch, ...]) -> None:
 
 def print_examination(done: Done, out: Path) -> None:
     """The command that examines a mismatch, on stderr; where the file was not kept, how it is kept."""
-    planned = {file.path for file in done.plan.everything}
+    planned = {file.path for file in done.plan.hashed}
     wrong = [one for one in done.report.mismatches if one.path in planned]
     there = {one.path: out / one.path if done.stood else out / mismatch_name(one.path) for one in wrong}
     there |= {one.path: Path(one.path) for one in done.report.mismatches if one.path not in planned}  # an input

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from weightkit.catalog.outside import SIGNATURE
 from weightkit.cli.options import PLACE, RELEASE, jobs_option, path_argument, path_option
 from weightkit.cli.progress import progress
 from weightkit.cli.report import Clock, command_line
@@ -18,6 +19,7 @@ from weightkit.core.errors import PlanError
 from weightkit.run.ledgers.naming import Version, put, version_of
 
 if TYPE_CHECKING:
+    from weightkit.proof.signature import Signed
     from weightkit.verify import Verification
 
 HEAD_NBYTES = 512
@@ -39,8 +41,16 @@ EXAMPLES = (
     "--checksums", "A list of digests, README, model card or Git-LFS pointer. May be repeated.", multiple=True, metavar="FILE"
 )
 @click.option("--release", type=RELEASE, multiple=True, metavar="NAME", help="A release of the catalog. May be repeated.")
+@path_option(
+    "--public-key", "The signer's public key (PEM): PATH's model.sig must be of it, and every file signed.", metavar="KEY"
+)
+@path_option("--signature", "The signature, by OpenSSF Model Signing.  [default: PATH's model.sig]", metavar="FILE")
 @click.option("--fail-on-missing/--no-fail-on-missing", default=True, show_default=True, help="Whether a missing file fails.")
-@click.option("--fail-on-extra", is_flag=True, help="Fail where there is a file that no list names.")
+@click.option(
+    "--fail-on-extra/--no-fail-on-extra",
+    default=None,
+    help="Fail where there is a file that no list names.  [default: with --public-key]",
+)
 @path_option("--junit", "Write the result as JUnit XML, too.", metavar="FILE")
 @jobs_option
 @talk_options
@@ -48,8 +58,10 @@ def command(
     path: Path,
     checksums: tuple[Path, ...],
     release: tuple[str, ...],
+    public_key: Path | None,
+    signature: Path | None,
     fail_on_missing: bool,
-    fail_on_extra: bool,
+    fail_on_extra: bool | None,
     junit: Path | None,
     jobs: int,
     talk: Talk,
@@ -59,13 +71,18 @@ def command(
     Without --checksums and --release the lists in the folder itself are used (SHA256SUMS, MD5SUMS, checklist.chk), or else
     the Hub's notes that a download left there. Ends with 3 if a file has another digest or is missing; extra files are only
     named.
+
+    With --public-key the files must be those that the holder of that key has signed, all of them and no other. Take the key
+    from somewhere else than PATH: whoever changes files can sign them anew with another key. Needs the package cryptography
+    (weightkit[sign]).
     """
     from weightkit.verify import verify
 
     clock = Clock()
     before = None if junit is None else replaceable(junit)
     with progress("reading", talk) as notify:
-        found = verify(path, checksums, releases=release, jobs=jobs, notify=notify)
+        found = verify(path, checksums, releases=release, signature=signature, public_key=public_key, jobs=jobs, notify=notify)
+    fail_on_extra = found.signed is not None if fail_on_extra is None else fail_on_extra
     passes = found.passes(missing=fail_on_missing, extra=fail_on_extra)
     if junit is not None:
         folder = folder_of(path)
@@ -90,13 +107,26 @@ def command(
                     }
                     for one in found.checked
                 ],
+                "signature": None
+                if found.signed is None
+                else {"path": str(found.signed.path), "key": found.signed.key, "key_sha256": found.signed.hint},
                 "seconds": round(clock.seconds, 3),
             }
         )
     elif not talk.quiet:
         print_prose(found, path)
+        if found.signed is not None:
+            click.echo(shown(of_signature(found.signed, passes)))
     if not passes:
         sys.exit(MISMATCH)
+
+
+def of_signature(signed: Signed, passes: bool) -> str:
+    """What the signature proves of the files."""
+    made = f"signed: {signed.path} was made with the private half of {signed.key} ({signed.hint[:12]})"
+    return (
+        f"{made}, of these files; not proved: whose key that is, and when" if passes else f"{made}, of other files than these"
+    )
 
 
 def replaceable(junit: Path) -> Version | None:
@@ -172,7 +202,9 @@ def folder_of(path: str | Path) -> Path:
 def print_prose(found: Verification, path: Path) -> None:
     """A line for each file, what examines the first that is wrong, the verdict last."""
     for one in found.checked:
-        click.echo(f"{click.style(f'{one.status:<8}', fg=COLORS[one.status])} {one.path}")
+        click.echo(f"{click.style(f'{one.status:<8}', fg=COLORS[one.status])} {shown(one.path)}")
+        if one.hint and not one.expected and one.status == "FAILED":
+            click.echo(f"         {shown(one.hint)}")
         if one.status == "FAILED" and one.expected:
             click.echo(f"         {one.expected.algorithm} wanted {one.expected.hex}")
             if one.actual:
@@ -187,5 +219,9 @@ def print_prose(found: Verification, path: Path) -> None:
             break
     counts = {status: found.count(status) for status in ("ok", "FAILED", "missing", "extra")}
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count or status in ("ok", "FAILED")))
+    if bare := [one for one in found.checked if one.status == "ok" and one.hint]:
+        click.echo(f"note: of {len(bare)} of them {bare[0].hint}")
     if not found.count("ok") and not found.count("FAILED"):
         click.echo(NOTHING)
+    if found.signed is None and Path(path).is_dir() and (folder / SIGNATURE).is_file():
+        click.echo(f"{SIGNATURE} was not checked: that takes the signer's public key, --public-key KEY")

@@ -128,7 +128,14 @@ def using(release: Release) -> Iterator[Step]:
         commands = tuple(("weightkit", "releases", one.name) for one in made)
         yield Step("make", f"Make {catalog.listed([one.name for one in made])} of it", release.name, commands=commands)
     elif any(entry.path.endswith(".zip") for entry in release.entries()):
-        yield Step("make", "Unpack it", release.name, notes=("what comes out is an adapter, as weightkit merge takes it",))
+        archive = next(entry.path for entry in release.entries() if entry.path.endswith(".zip"))
+        command = ("weightkit", "merge", "--base", "BASE", "--lora", archive, "--out", OUT)
+        note = "it is read as it is, and not unpacked; a folder with its files will do, too"
+        yield Step("make", "Merge it into its base", release.name, commands=(command,), notes=(note,))
+    elif release.kind == "whole":
+        yield Step("make", "Use it as it is", release.name, notes=("it was released whole: there is nothing to rebuild",))
+    elif release.merged_by:
+        yield Step("make", "Merge it with its authors' tool", release.name, notes=(release.merged_by,))
     elif release.kind == "lora":
         command = ("weightkit", "merge", "--base", "BASE", "--lora", release.name, "--out", OUT)
         yield Step("make", "Merge it into its base", release.name, commands=(command,))

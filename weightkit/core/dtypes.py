@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-__all__ = ["BFLOAT16", "BY_NAME", "BY_SAFETENSORS", "BY_STORAGE", "FLOAT16", "FLOAT32", "DType", "dtype_named"]
+__all__ = [
+    *("BFLOAT16", "BY_NAME", "BY_SAFETENSORS", "BY_STORAGE", "FLOAT16", "FLOAT32", "Q4_0", "Q8_0"),
+    *("DType", "dtype_named"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,18 +18,20 @@ class DType:
 
     Attributes:
         name: torch's name, as ``float16``.
-        itemsize: Bytes an element.
+        itemsize: Bytes an element; where ``block`` elements lie together, of these.
         kind: What arithmetic it has.
         storage: The class that ``torch.save`` names for it; None where it pickles an ``UntypedStorage`` and the dtype
             (torch 2.13: ``torch._utils._rebuild_tensor_v3``).
         safetensors: The code in a safetensors header; None where that format has none.
+        block: Elements of a row that lie together with what they have in common; rows are whole blocks.
     """
 
     name: str
     itemsize: int
-    kind: Literal["float", "int", "bool", "complex"]
+    kind: Literal["float", "int", "bool", "complex", "quantized"]
     storage: str | None
     safetensors: str | None
+    block: int = 1
 
     def __str__(self) -> str:
         return self.name
@@ -35,6 +40,10 @@ class DType:
 FLOAT32 = DType("float32", 4, "float", "FloatStorage", "F32")
 FLOAT16 = DType("float16", 2, "float", "HalfStorage", "F16")
 BFLOAT16 = DType("bfloat16", 2, "float", "BFloat16Storage", "BF16")
+
+Q8_0 = DType("q8_0", 34, "quantized", None, None, 32)
+Q4_0 = DType("q4_0", 18, "quantized", None, None, 32)
+"""A scale in float16, then 32 weights of 8 or 4 bits. Source: ggml-common.h, ``block_q8_0``, ``block_q4_0``. torch has none."""
 
 DTYPES: tuple[DType, ...] = (
     FLOAT32,

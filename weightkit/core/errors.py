@@ -5,7 +5,8 @@
     ├── PlanError        the inputs are sound but do not fit together, or the output cannot be made
     ├── TorchError       torch is needed, and is not installed or not fit for use
     └── DigestMismatch   a digest is not the one that was published
-        └── Incomplete   files that belong to what is to be proved are not there
+        ├── Incomplete   files that belong to what is to be proved are not there
+        └── BadSignature a signature does not hold, or a file is not as it was signed
 
 They carry data as well as a message, and survive a pickle. A bad argument to a function is a ``ValueError``; whoever
 knows the file turns it into one of these.
@@ -19,7 +20,7 @@ from typing import ClassVar
 
 from weightkit.core.wording import apart, as_arguments
 
-__all__ = ["DigestMismatch", "FormatError", "Incomplete", "PlanError", "TorchError", "WeightkitError", "spoken"]
+__all__ = ["BadSignature", "DigestMismatch", "FormatError", "Incomplete", "PlanError", "TorchError", "WeightkitError", "spoken"]
 
 
 def spoken(text: str) -> str:
@@ -193,3 +194,22 @@ class Incomplete(DigestMismatch):
         more = f" and {len(self.missing) - 4} more" if len(self.missing) > 4 else ""
         advice = "fetch it" if len(self.missing) == 1 else "fetch them"
         return f"{self.path}: is not complete: {', '.join(self.missing[:4])}{more} not there, which {self.said}; {advice}"
+
+
+class BadSignature(DigestMismatch):
+    """A signature does not hold under the key that was given, or does not cover a file.
+
+    Attributes:
+        path: The signature, or the file.
+        reason: What is wrong with it.
+    """
+
+    kind = "signature"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, "", "", "", reason)
+        self.args = (path, reason)
+
+    def text(self) -> str:
+        """The file, and why."""
+        return f"{self.path}: {self.said}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from weightkit.core.bound import bound
 from weightkit.core.digest import Digest
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Event",
     "FileFinished",
     "FileKept",
+    "FileProved",
     "Notify",
     "Resumed",
     "Started",
@@ -75,6 +77,15 @@ class FileKept:
 
 
 @dataclass(frozen=True, slots=True)
+class FileProved:
+    """A published file that is not stored was made of those that are, and has its digests."""
+
+    path: str
+    nbytes: int
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
     """Told once, before work: files of this plan stand already, from an earlier run. Each is still read and checked.
 
@@ -91,7 +102,7 @@ class Resumed:
     whole: bool = False
 
 
-Event = Started | BytesWritten | BytesChecked | BytesFetched | FileFinished | FileKept | Resumed
+Event = Started | BytesWritten | BytesChecked | BytesFetched | FileFinished | FileKept | FileProved | Resumed
 Notify = Callable[[Event], None]
 
 
@@ -102,15 +113,9 @@ def ignore(event: Event) -> None:
 EAR: ContextVar[Notify] = ContextVar("ear", default=ignore)
 
 
-@contextmanager
-def hearing(notify: Notify) -> Iterator[None]:
+def hearing(notify: Notify) -> AbstractContextManager[None]:
     """What inputs tell in this thread, through ``tell``, goes to a ``Notify``; what that raises, ends the work."""
-    before = EAR.get()
-    EAR.set(notify)
-    try:
-        yield
-    finally:
-        EAR.set(before)
+    return bound(EAR, notify)
 
 
 def tell(event: Event) -> None:

@@ -20,8 +20,14 @@ __all__ = ["EXTRAS", "adding", "adding_extra", "clone", "installer"]
 
 DISTRIBUTION = "weightkit"
 
-EXTRAS = {"blake3": "blake3>=0.4", "exact": "zstandard>=0.20"}
-"""What an extra brings that the package itself can do without; as setup.cfg has it."""
+EXTRAS = {
+    "blake3": "blake3>=0.4",
+    "exact": "zstandard>=0.20",
+    "gguf": "gguf>=0.17",
+    "sign": "cryptography>=43",
+    "try": "transformers>=5.23 sentencepiece>=0.2 protobuf>=4",
+}
+"""What an extra brings that the package itself can do without, with spaces between; as setup.cfg has it."""
 
 UV = ["uv", "pip", "install", "--python", sys.executable]
 
@@ -70,5 +76,5 @@ def adding_extra(extra: str) -> str:
     folder = clone()
     words = installer()
     if folder is None or words[:1] in ([], ["pipx"]):
-        return adding(EXTRAS[extra])
+        return adding(*EXTRAS[extra].split())
     return shlex.join([*words, "-e", f"{folder}[{extra}]"])

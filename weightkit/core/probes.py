@@ -155,7 +155,10 @@ arXiv:2206.02915; for e8m0 OCP Microscaling Formats 1.0."""
 
 @dataclass(frozen=True, slots=True)
 class NotFinite:
-    """How many elements are infinite, how many NaN: ``{"infinite": n, "nan": m}``; nothing where all are numbers."""
+    """How many elements are infinite, how many NaN: ``{"infinite": n, "nan": m}``; nothing where all are numbers.
+
+    Of quantized tensors the scales are looked at, so blocks are counted.
+    """
 
     name: str = NOT_FINITE
 
@@ -173,11 +176,15 @@ class NotFiniteLook:
 
     def __init__(self, spec: TensorSpec) -> None:
         self.bits, self.bytes = WIDE.get(spec.dtype.name), NARROW.get(spec.dtype.name)
+        self.block_nbytes = spec.dtype.itemsize if spec.dtype.kind == "quantized" else 0
         self.parts = spec.dtype.itemsize // self.bits.width if self.bits else 1
         self.infinite = self.nan = 0
 
     def __call__(self, *blocks: Buffer) -> None:
-        if self.bits is not None:
+        if self.block_nbytes:  # a block in which an element is not finite has such a scale
+            scales = np.frombuffer(blocks[0], np.uint8).reshape(-1, self.block_nbytes)[:, :2]
+            self.wide(np.ascontiguousarray(scales).view("<u2").reshape(-1), WIDE["float16"])
+        elif self.bits is not None:
             self.wide(np.frombuffer(blocks[0], f"<u{self.bits.width}"), self.bits)
         elif self.bytes is not None:
             found = np.frombuffer(blocks[0], np.uint8)

@@ -25,6 +25,8 @@ class TensorSpec:
     def __post_init__(self) -> None:
         if any(size < 0 for size in self.shape):
             raise ValueError(f"a shape has no negative sizes: {list(self.shape)}")
+        if self.dtype.block > 1 and self.width % self.dtype.block:
+            raise ValueError(f"{self.dtype} lies in blocks of {self.dtype.block}, and a row of {list(self.shape)} is no such")
 
     def __str__(self) -> str:
         return f"{self.dtype} {list(self.shape)}"
@@ -37,7 +39,7 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         """Size in bytes when contiguous."""
-        return self.numel * self.dtype.itemsize
+        return self.numel // self.dtype.block * self.dtype.itemsize
 
     @property
     def width(self) -> int:
@@ -52,7 +54,7 @@ class TensorSpec:
     @property
     def row_nbytes(self) -> int:
         """Bytes in one row."""
-        return self.width * self.dtype.itemsize
+        return self.width // self.dtype.block * self.dtype.itemsize
 
     def blocks(self, nbytes: int) -> Iterator[tuple[int, int]]:
         """Ranges of rows [start, stop) that cover the tensor front to back, each of about ``nbytes`` and at least one row."""

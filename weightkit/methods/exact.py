@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from weightkit.catalog.outside import about_it
+from weightkit.catalog.outside import SIGNATURE, about_it
 from weightkit.checkpoints.beside import unread_notes
 from weightkit.checkpoints.checkpoint import Checkpoint, read_small, small_names
 from weightkit.checkpoints.form import Form
@@ -30,7 +30,7 @@ __all__ = ["METHOD", "Exact", "Options", "is_exact", "plan_make", "plan_recover"
 
 
 TENSORS = "TENSORS"
-LIST_ENDINGS = ("SUMS", ".sha256", ".md5", ".sha512", "checklist.chk")
+LIST_ENDINGS = ("SUMS", ".sha256", ".md5", ".sha512", "checklist.chk", SIGNATURE)
 MAX_PLAIN_NBYTES = 64 << 20
 
 

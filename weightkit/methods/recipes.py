@@ -30,6 +30,11 @@ def recipe_for(name: str, methods: tuple[str, ...], command: str) -> tuple[Relea
         PlanError: It has none, or one for another command.
     """
     release = catalog.rebuilt(name, methods)
+    if release.kind == "whole":
+        raise PlanError(
+            f"--release: {release.name} was released whole, so there is nothing to rebuild: {release.title}",
+            hint=f"weightkit releases {release.name} says where it can be had",
+        )
     if release.recipe is None:
         made = catalog.made_of(release)
         raise PlanError(

@@ -16,7 +16,7 @@ from weightkit.methods.pairing import Rules
 
 __all__ = ["Said", "refusal"]
 
-WRITING = ("format", "torch_compat", "max_shard_bytes", "parts", "order")
+WRITING = ("format", "torch_compat", "max_shard_bytes", "parts", "order", "type")
 """Words on the files to be written: a layout's affair, unless a method's files are settled."""
 
 

@@ -32,7 +32,7 @@ later time.
 - `SHA256SUMS` lists the files here; `RELEASE.sha256` lists what comes out, and `recover` compares with it.
 - `BASE.TENSORS` says which base is right, tensor by tensor: another one is refused.
 - `release.toml` is the recipe ({method}). Nothing in it is run.
-
+{signed}
 ## 中文
 
 这不是模型本身，而是用 weightkit 从基座模型{named_zh}重建该模型所需的文件，任何人重建的结果逐字节相同。基座模型不在此处：请把
@@ -48,6 +48,15 @@ weightkit verify OUT
 - `SHA256SUMS` 是此处文件的摘要，`RELEASE.sha256` 是重建结果的摘要。
 - `BASE.TENSORS` 逐个张量说明所需的基座模型，换用其他模型会被拒绝。
 - `release.toml` 是重建方法（{method}），其中没有任何会被执行的内容。
+{signed_zh}"""
+
+SIGNED = """- `model.sig` is a signature of all these files (OpenSSF Model Signing).
+  `weightkit verify {place} --public-key KEY` checks it, with the publisher's public key; take that from where you know the
+  publisher, not from here.
+"""
+
+SIGNED_ZH = """- `model.sig` 是对以上全部文件的签名（OpenSSF Model Signing）。用发布者的公钥运行
+  `weightkit verify {place} --public-key KEY` 即可校验；公钥请从您信任的渠道取得，不要取自此处。
 """
 
 
@@ -61,6 +70,7 @@ class Told:
         base: What the base is called on the Hub; empty for nothing.
         repo: Where it will be, ``owner/name``; empty for nowhere.
         folder: The name of its folder.
+        signed: Whether a signature lies in it.
     """
 
     title: str
@@ -68,6 +78,7 @@ class Told:
     base: str = ""
     repo: str = ""
     folder: str = ""
+    signed: bool = False
 
 
 def recipe(method: str, told: Told, rules: Rules, how: Arithmetic | None = None) -> bytes:
@@ -107,6 +118,8 @@ def card(method: str, told: Told) -> bytes:
         title=told.title,
         recover=f"weightkit recover --release {place} --raw BASE --out OUT",
         method=method,
+        signed=SIGNED.format(place=place) if told.signed else "",
+        signed_zh=SIGNED_ZH.format(place=place) if told.signed else "",
         named=f", {told.base}" if told.base else "",
         named_zh=f"（{told.base}）" if told.base else "",
         where="" if told.repo else " Stand in the folder that holds this one.",

@@ -17,6 +17,7 @@ from weightkit.checkpoints.shards import BY_NUMBERS
 from weightkit.containers import suffixes
 from weightkit.core.blob import Folder
 from weightkit.core.errors import Incomplete, PlanError
+from weightkit.families.gguf import SUFFIX
 from weightkit.manifests import Entry
 from weightkit.run.plan import Plan, SmallFile, StreamFile
 
@@ -173,7 +174,7 @@ def lacking(plan: Plan, there: Collection[str] = ()) -> str:
         there: Names of files that are beside it.
     """
     names = [file.path for file in plan.everything]
-    weights = [name for name in names if name.endswith(suffixes())]
+    weights = [name for name in names if name.endswith((*suffixes(), SUFFIX))]
     if not weights:
         return "no weights are among these files: they are no model by themselves"
     of_set = siblings(weights)
@@ -202,10 +203,11 @@ def complete(plan: Plan, where: str, published: Sequence[tuple[str, Sequence[Ent
     missing, reason = missing_of(names, {file.path: content(file) for file in plan.everything if file.path.endswith(INDEX)})
     if missing:
         raise Incomplete(where, missing, reason)
+    made = {file.path for file in plan.hashed}
     of_bytes = all(isinstance(file, StreamFile) for file in plan.files)
     for name, entries in published:
         listed = dict.fromkeys(entry.path for entry in entries)
-        lacking = [path for path in listed if path not in names and (of_bytes or path.endswith(suffixes()))]
+        lacking = [path for path in listed if path not in made and (of_bytes or path.endswith(suffixes()))]
         if lacking:
             raise Incomplete(where, lacking, f"{name} lists")
     return plan

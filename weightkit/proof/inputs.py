@@ -17,6 +17,7 @@ from weightkit.core.blob import Blob, Folder
 from weightkit.core.errors import Incomplete, PlanError
 from weightkit.manifests import Entry
 from weightkit.methods.xor_key import is_computed, is_copy
+from weightkit.proof.counterparts import unproved
 from weightkit.proof.lists import usable
 from weightkit.proof.sizes import original
 from weightkit.run.gates import Original
@@ -82,6 +83,8 @@ def checked(
 def proved(plan: Plan, release: Release) -> bool:
     """Whether each file of weights that is written has a digest in the release's own lists."""
     listed = {last(one.path) for one in release.entries() if usable(one.digest)}
+    if plan.proofs:
+        return not unproved(plan)
     return bool(plan.files) and all(last(file.path) in listed for file in plan.files)
 
 

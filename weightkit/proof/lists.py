@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import replace
 
 from weightkit import catalog
+from weightkit.catalog.outside import SIGNATURE
 from weightkit.core.digest import Digest
 from weightkit.core.errors import PlanError
 from weightkit.manifests import Entry
@@ -16,8 +17,8 @@ __all__ = ["LIST_ENDINGS", "LIST_NAMES", "entries_of", "usable"]
 LIST_NAMES = ("SHA256SUMS", "MD5SUMS", "SHA512SUMS", "BLAKE3SUMS", "checklist.chk")
 """Lists that are looked for in a folder where none is named. Without any, the Hub's notes in it are used."""
 
-LIST_ENDINGS = (*LIST_NAMES, TENSORS, ".sha256", ".md5", ".sha512")
-"""Ends of the names of lists, which are no extra files."""
+LIST_ENDINGS = (*LIST_NAMES, TENSORS, ".sha256", ".md5", ".sha512", SIGNATURE)
+"""Ends of the names of lists, which are no extra files; a signature is one, with a proof of who wrote it."""
 
 
 def usable(digest: Digest) -> bool:

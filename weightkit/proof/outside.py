@@ -14,6 +14,8 @@ from weightkit.core.errors import PlanError
 from weightkit.core.lazy import LazyTensor
 from weightkit.core.passes import blocks
 from weightkit.families import llama
+from weightkit.proof.completeness import INDEX
+from weightkit.proof.counterparts import unproved
 from weightkit.run.plan import Plan
 
 __all__ = ["all_proved", "base_is"]
@@ -77,7 +79,10 @@ def all_proved(own: Outside, plan: Plan) -> None:
         PlanError: It has not: it was cut off, or is another's.
     """
     listed = {one.path for one in own.results}
-    bare = [file.path for file in plan.everything if file.path not in listed]
+    proved = {file.path for file in plan.files} if plan.proofs and not unproved(plan) else set()
+    bare = [
+        one.path for one in plan.everything if one.path not in listed | proved and not (proved and one.path.endswith(INDEX))
+    ]
     if bare:
         raise PlanError(
             f"--release {own.name}: its {RELEASE_SUMS} has no digest of {bare[0]}, so nothing would prove it: the list was cut "

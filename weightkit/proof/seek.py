@@ -97,8 +97,8 @@ def stages(plan: Plan, path: str, asked: Arithmetic, planned: Callable[[Arithmet
 
 
 def tensor_files(plan: Plan) -> list[OutputFile]:
-    """The files of tensors of a plan; a merge has no others."""
-    return [file for file in plan.files if isinstance(file, OutputFile)]
+    """The files of tensors that a plan makes, stored or not."""
+    return [file for file in plan.hashed if isinstance(file, OutputFile)]
 
 
 def forms(path: str, own: Encoding) -> Sequence[Encoding]:
@@ -116,11 +116,14 @@ def variants(how: Arithmetic, file: OutputFile) -> list[Candidate]:
 def adopt(plan: Plan, candidate: Candidate, note: str) -> Plan:
     """A plan all of whose files are written by the candidate's writer."""
     profile = candidate.file.encoding.profile
-    files = []
-    for file in tensor_files(plan):
+
+    def written(file: OutputFile) -> OutputFile:
         same = (one for one in forms(file.path, file.encoding) if one.profile == profile)
-        files.append(replace(file, encoding=next(same, file.encoding)))
-    return replace(plan, files=tuple(files), notes=(*plan.notes, note))
+        return replace(file, encoding=next(same, file.encoding))
+
+    files = tuple(written(file) if isinstance(file, OutputFile) else file for file in plan.files)
+    proofs = tuple(written(file) if isinstance(file, OutputFile) else file for file in plan.proofs)
+    return replace(plan, files=files, proofs=proofs, notes=(*plan.notes, note))
 
 
 def digests(files: Sequence[OutputFile], algorithm: str, notify: Notify = ignore) -> list[Digest]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from weightkit import manifests
 from weightkit.blobs import Place
 from weightkit.core.blob import Blob
-from weightkit.core.digest import Digest
+from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import DigestMismatch, PlanError
 from weightkit.core.events import Notify, Resumed, Started, ignore
 from weightkit.core.sizes import format_size
@@ -35,7 +35,7 @@ from weightkit.run.reclaim import Reclaim
 from weightkit.run.values import values_notes
 from weightkit.run.write import held_to_its_threads
 
-__all__ = ["SUMS", "SUMS_ONLY", "Done", "Lists", "Preview", "carry_out", "check_out", "hashed", "preview"]
+__all__ = ["NO_SEALS", "SUMS", "SUMS_ONLY", "Done", "Lists", "Preview", "Seals", "carry_out", "check_out", "hashed", "preview"]
 
 SUMS = "SHA256SUMS"
 
@@ -43,6 +43,11 @@ Lists = Mapping[str, Callable[[Receipt], Digest | None]]
 """Name of a list of digests -> which digest of each file goes into it; None: the file does not."""
 
 SUMS_ONLY: Lists = {SUMS: lambda receipt: receipt.digests[DIGEST]}
+
+Seals = Mapping[str, Callable[[Mapping[str, Digest]], bytes]]
+"""Name of a file that is made when all else is there -> its bytes, from the SHA-256 of all files before it, lists too."""
+
+NO_SEALS: Seals = {}
 
 MARGIN_NBYTES = 16 << 20
 """Left free on the disk: journal, lists of digests, the file system's own needs."""
@@ -107,6 +112,7 @@ def preview(
     max_memory: int = DEFAULT_MAX_MEMORY,
     overwrite: bool = False,
     lists: Lists = SUMS_ONLY,
+    seals: Seals = NO_SEALS,
     verify_raw: Place | None = None,
 ) -> Preview:
     """Look at what a run would take, and refuse what it would refuse, but for too small a disk; touches nothing.
@@ -115,13 +121,14 @@ def preview(
         PlanError: There is not enough memory, or something is in the way.
     """
     planned = looked_into(plan)
-    budget = fit(planned.files, jobs, max_memory)
+    budget = fitted(planned, jobs, max_memory)
     if verify_raw is not None:
         Checklist(verify_raw).covers(used_by(plan))
     nearest(out)
-    standing = Directory(out, overwrite=overwrite).preview(planned, list_names(plan, lists))
+    names = list_names(plan, lists, seals)
+    standing = Directory(out, overwrite=overwrite).preview(planned, names)
     if not standing.whole:
-        keep_inputs(plan, out, list_names(plan, lists))
+        keep_inputs(plan, out, names)
     return Preview(budget, *disk(plan, out, standing), standing.notes)
 
 
@@ -144,6 +151,7 @@ def carry_out(
     overwrite: bool = False,
     keep_mismatched: bool = False,
     lists: Lists = SUMS_ONLY,
+    seals: Seals = NO_SEALS,
     verify_raw: Place | None = None,
     reclaim_downloads: bool = False,
     executor: Executor | None = None,
@@ -162,6 +170,7 @@ def carry_out(
         overwrite: Whether files of the same names may be replaced.
         keep_mismatched: Whether a file with another digest than wanted is kept as ``NAME.mismatch``, to be examined.
         lists: Name of a list of digests -> which digest of each file goes into it, if it does; the last is written last.
+        seals: Files that are made of the digests of all others, lists too, and written after them.
         verify_raw: Meta's folder to be checked.
         reclaim_downloads: Whether a file that this run downloads is removed from the client's cache once all that is made of it
             stands.
@@ -176,7 +185,7 @@ def carry_out(
     if reclaim_downloads:
         notify = Reclaim(planned, notify)
     workers = executor if executor is not None else Threads(jobs)
-    budget = fit(planned.files, workers.jobs, max_memory, workers.processes)
+    budget = fitted(planned, workers.jobs, max_memory, workers.processes)
     with ExitStack() as stack:
         listed = None if verify_raw is None else Checklist(verify_raw, notify)
         gates: list[Inputs] = []
@@ -186,9 +195,10 @@ def carry_out(
         if plan.inputs:
             gates.append(stack.enter_context(Inputs(plan.inputs, notify)))
         ledger = stack.enter_context(closing(Directory(out, overwrite=overwrite, keep_mismatched=keep_mismatched)))
-        standing = ledger.open(planned, list_names(plan, lists))
+        names = list_names(plan, lists, seals)
+        standing = ledger.open(planned, names)
         if not standing.whole:
-            keep_inputs(plan, out, list_names(plan, lists))
+            keep_inputs(plan, out, names)
         needed, free = disk(plan, out, standing)
         if needed > free:
             raise PlanError(
@@ -196,7 +206,8 @@ def carry_out(
                 "name an --out elsewhere"
             )
         stack.enter_context(held_to_its_threads(budget.needs.torch and not workers.processes))
-        notify(Started(plan.nbytes + sum(gate.nbytes for gate in gates)))
+        proved = sum(file.nbytes for file in plan.proofs)
+        notify(Started(plan.nbytes + proved + sum(gate.nbytes for gate in gates)))
         if standing.stands:
             every = len(plan.everything)
             notify(Resumed(len(standing.stands), every, sum(standing.stands.values()), standing.whole))
@@ -205,7 +216,7 @@ def carry_out(
         coordinator = Coordinator(books, standing, gates, at_most, budget.block_nbytes, notify, keep_mismatched=keep_mismatched)
         report = coordinator.run(planned)
         if not report.mismatches:
-            books.finish(list_files(plan, report, lists))
+            books.finish(list_files(plan, report, lists, seals))
     explained = tuple(explain(plan, report, error) for error in report.mismatches)
     others = [f"{one.path}: {one.reason}" for gate in gates for one in gate.others.values()]
     held = [] if listed is None or report.mismatches else [listed.held()]
@@ -227,6 +238,12 @@ def hashed(plan: Plan, *, jobs: int = 1, max_memory: int = DEFAULT_MAX_MEMORY, n
         return Coordinator(Hashed(), Standing(), [], Threads(budget.jobs), budget.block_nbytes, notify).run(planned)
 
 
+def fitted(plan: Plan, jobs: int, max_memory: int, processes: int = 0) -> Budget:
+    """What a plan may hold; a file that is only hashed is made in the place of one that is stored, not beside all of them."""
+    made = [file for file in plan.proofs if isinstance(file, OutputFile)]
+    return fit((*plan.files, *made), min(jobs, max(len(plan.files), len(made), 1)), max_memory, processes)
+
+
 def used_by(plan: Plan) -> set[Blob]:
     """All that the plan's files read."""
     return {blob for file in plan.files for blob in file.needs.blobs}
@@ -239,13 +256,13 @@ def looked_into(plan: Plan) -> Plan:
     return replace(plan, files=tuple(file.with_content() if isinstance(file, OutputFile) else file for file in plan.files))
 
 
-def list_names(plan: Plan, lists: Lists) -> list[str]:
+def list_names(plan: Plan, lists: Lists, seals: Seals) -> list[str]:
     """Names of the lists that will be written."""
-    return [*([content.TENSORS] if plan.tensors else []), *(one.path for one in plan.listings), *lists]
+    return [*([content.TENSORS] if plan.tensors else []), *(one.path for one in plan.listings), *lists, *seals]
 
 
-def list_files(plan: Plan, report: Report, lists: Lists) -> list[SmallFile]:
-    """The lists of digests: of tensors, those of the plan, then of files."""
+def list_files(plan: Plan, report: Report, lists: Lists, seals: Seals) -> list[SmallFile]:
+    """The lists of digests: of tensors, those of the plan, then of files; then what is made of them all."""
     files = []
     if plan.tensors:
         found: dict[str, Digest] = {}
@@ -259,7 +276,17 @@ def list_files(plan: Plan, report: Report, lists: Lists) -> list[SmallFile]:
     for name, digest in lists.items():
         taken = ((receipt.path, digest(receipt)) for receipt in report.receipts)
         files.append(SmallFile(name, manifests.encode(Entry(path, one) for path, one in taken if one is not None)))
+    for name, seal in seals.items():
+        there = {receipt.path: receipt.digests[DIGEST] for receipt in report.receipts}
+        files.append(SmallFile(name, seal(there | {one.path: digest_of(one.content) for one in files})))
     return files
+
+
+def digest_of(text: bytes) -> Digest:
+    """SHA-256 of a list."""
+    hasher = Hasher([DIGEST])
+    hasher.update(text)
+    return hasher.digests()[DIGEST]
 
 
 def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch:
@@ -267,7 +294,7 @@ def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch
     if error.reason:
         return error
     others = [receipt.path for receipt in report.receipts if error.expected in {d.hex for d in receipt.digests.values()}]
-    file = next((file for file in plan.files if file.path == error.path), None)
+    file = next((file for file in (*plan.files, *plan.proofs) if file.path == error.path), None)
     if others:
         reason = f"that is the digest of {others[0]}: the list has names mixed up"
     elif isinstance(file, StreamFile):
@@ -275,7 +302,7 @@ def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch
             "the likely reasons: the key or the base is not, byte for byte, the one that the publisher used; or the payload is "
             "damaged, and must be downloaded again"
         )
-    elif file is None:
+    elif not isinstance(file, OutputFile):
         reason = (
             "small files often differ in nothing but the version of transformers in them; compare it with the published one"
         )
@@ -286,5 +313,7 @@ def explain(plan: Plan, report: Report, error: DigestMismatch) -> DigestMismatch
         writer, _, version = file.encoding.written_by.partition(" ")
         if version:
             causes.insert(0, f"it was written by another {writer} than {version} (--torch-compat)")
+        if sum(isinstance(one, OutputFile) for one in plan.proofs) > 1:
+            causes.append("its shards were cut elsewhere: a list with their index, or --max-shard-size, says where")
         reason = "the likely reasons: " + "; or ".join(causes)
     return DigestMismatch(error.path, error.algorithm, error.expected, error.actual, reason)

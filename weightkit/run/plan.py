@@ -349,6 +349,8 @@ class Plan:
         inputs: Inputs whose published digests must hold before anything is published.
         sources: Paths of all that was given: folders, files, lists. No file there is written to.
         listings: Lists of digests that are written when all else stands.
+        proofs: Published files that are not stored: made of those that are, see ``run.proving``, and hashed. Nothing is
+            published before each has its digests.
     """
 
     job: str
@@ -360,6 +362,7 @@ class Plan:
     inputs: tuple[Original, ...] = ()
     sources: tuple[Path, ...] = ()
     listings: tuple[Listing, ...] = ()
+    proofs: tuple[OutputFile | SmallFile, ...] = ()
 
     def __post_init__(self) -> None:
         for told in ("steps", "notes"):
@@ -372,6 +375,11 @@ class Plan:
     def everything(self) -> tuple[OutputFile | StreamFile | SmallFile, ...]:
         """All files, in the order in which they are written."""
         return *self.files, *self.small
+
+    @property
+    def hashed(self) -> tuple[OutputFile | StreamFile | SmallFile, ...]:
+        """All files that are made, stored or not."""
+        return *self.everything, *self.proofs
 
     @property
     def nbytes(self) -> int:

@@ -121,10 +121,12 @@ class Report:
     Attributes:
         receipts: The files published, in the order of the plan.
         mismatches: Files whose digest was not the one wanted; none of them was published.
+        proofs: The published files that were made of those that are stored, and have their digests.
     """
 
     receipts: tuple[Receipt, ...]
     mismatches: tuple[DigestMismatch, ...]
+    proofs: tuple[Receipt, ...] = ()
 
     def __repr__(self) -> str:
         total = format_size(sum(one.nbytes for one in self.receipts))

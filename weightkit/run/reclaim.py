@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 from weightkit.core.blob import Blob
-from weightkit.core.events import Event, FileFinished, FileKept, Notify
+from weightkit.core.events import Event, FileFinished, FileKept, FileProved, Notify
 from weightkit.run.plan import Plan
 
 __all__ = ["Reclaim"]
@@ -20,12 +20,12 @@ class Reclaim:
 
     def __init__(self, plan: Plan, notify: Notify) -> None:
         self.notify, self.lock = notify, threading.Lock()
-        self.reads: dict[str, tuple[Blob, ...]] = {file.path: file.needs.blobs for file in plan.everything}
+        self.reads: dict[str, tuple[Blob, ...]] = {file.path: file.needs.blobs for file in plan.hashed}
         self.left = Counter(blob for blobs in self.reads.values() for blob in blobs)
 
     def __call__(self, event: Event) -> None:
         self.notify(event)
-        if not isinstance(event, FileFinished | FileKept):
+        if not isinstance(event, FileFinished | FileKept | FileProved):
             return
         with self.lock:
             blobs = self.reads.pop(event.path, ())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from weightkit.core.blob import Blob
 from weightkit.core.buffers import Buffer
 from weightkit.core.events import Notify
 from weightkit.run.plan import Output, Plan, SmallFile
@@ -74,6 +75,13 @@ class Ledger(Protocol):
 
     def staged(self, receipt: Receipt) -> Receipt:
         """Write down that a file is whole, so that it outlives a kill. Returns the receipt with the file's fingerprint."""
+
+    def stored(self, path: str) -> Blob:
+        """A file that was staged or kept, to be read again.
+
+        Raises:
+            WeightkitError: It cannot be.
+        """
 
     def publish(self, receipt: Receipt) -> None:
         """Give a staged file its name; a file that has it already is left alone.

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from weightkit import manifests
+from weightkit.blobs import open_local
+from weightkit.core.blob import Blob
 from weightkit.core.buffers import Buffer
 from weightkit.core.errors import FormatError, PlanError, WeightkitError
 from weightkit.core.events import Notify
@@ -24,11 +26,12 @@ __all__ = ["Compared", "looks_complete"]
 
 
 def looks_complete(root: Path, plan: Plan, lists: Sequence[str]) -> bool:
-    """Whether all files and lists stand in a folder, with the sizes and small contents planned, the last list naming them all.
+    """Whether all files and lists stand in a folder, with the sizes and small contents planned, the last SUMS naming them all.
 
     Nothing large is read; whether the files are right is seen when they are compared.
     """
-    if not lists or not plan.everything:
+    sums = [one for one in lists if one.endswith("SUMS")]
+    if not sums or not plan.everything:
         return False
     paths = [*(file.path for file in plan.everything), *lists]
     try:
@@ -38,10 +41,10 @@ def looks_complete(root: Path, plan: Plan, lists: Sequence[str]) -> bool:
             return False
         if any((root / file.path).read_bytes() != file.content for file in plan.small):
             return False
-        listed = [entry.path for entry in manifests.read(root / lists[-1])]
+        listed = {entry.path for entry in manifests.read(root / sums[-1])}
     except (OSError, FormatError):
         return False
-    return sorted(listed) == sorted(file.path for file in plan.everything)
+    return listed - set(lists) == {file.path for file in plan.everything}
 
 
 class Standard:
@@ -115,6 +118,10 @@ class Compared:
     def staged(self, receipt: Receipt) -> Receipt:
         """It is what stood there."""
         return replace(receipt, kept=True)
+
+    def stored(self, path: str) -> Blob:
+        """What stands there."""
+        return open_local(self.root / path)
 
     def publish(self, receipt: Receipt) -> None:
         """It has its name."""

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from weightkit.blobs import open_local
+from weightkit.core.blob import Blob
 from weightkit.core.digest import Digest, Hasher
 from weightkit.core.errors import PlanError, WeightkitError
 from weightkit.core.events import BytesWritten, FileKept, Notify, ignore
@@ -78,7 +80,7 @@ class Directory:
 
     def stand_aside(self, plan: Plan) -> dict[str, Version]:
         """What stands under the names of files that may be set aside; what an earlier try has put there is replaced."""
-        names = {file.path: mismatch_name(file.path) for file in plan.everything if file.expect}
+        names = {file.path: mismatch_name(file.path) for file in plan.hashed if file.expect}
         found = {path: there for path, name in names.items() if (there := version_of(self.root / name)) is not None}
         folders = [names[path] for path in found if (self.root / names[path]).is_dir()]
         strangers = [names[path] for path, there in found.items() if mark_of(there) != self.marks.get(path)]
@@ -150,6 +152,10 @@ class Directory:
         self.journal.record(receipt.encode())
         self.receipts[receipt.path] = receipt
         return receipt
+
+    def stored(self, path: str) -> Blob:
+        """A staged file, or one that has its name already."""
+        return open_local(self.root / path if path in self.published else partial_of(self.root, path))
 
     def mismatched(self, path: str) -> None:
         """A line of the journal on what stands as ``NAME.mismatch`` now."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from weightkit.core.blob import Blob
 from weightkit.core.buffers import Buffer
+from weightkit.core.errors import WeightkitError
 from weightkit.core.events import Notify
+from weightkit.run.ledgers import Stage, Writer
 from weightkit.run.plan import Output, Plan, SmallFile
 from weightkit.run.receipts import Receipt, Standing
 
-__all__ = ["Hashed"]
+__all__ = ["Hashed", "Partly"]
 
 
 class LetGo:
@@ -38,6 +41,23 @@ class HashingStage:
         yield LetGo()
 
 
+@dataclass(frozen=True, slots=True)
+class Partly:
+    """A ``Stage`` on which some files are hashed, and all others written.
+
+    Attributes:
+        stage: Where the others go.
+        hashed: Paths of those.
+    """
+
+    stage: Stage
+    hashed: frozenset[str]
+
+    def create(self, path: str, nbytes: int | None) -> AbstractContextManager[Writer]:
+        """Begin a file."""
+        return HashingStage().create(path, nbytes) if path in self.hashed else self.stage.create(path, nbytes)
+
+
 class Hashed:
     """A ``Ledger`` of no folder."""
 
@@ -56,6 +76,10 @@ class Hashed:
     def staged(self, receipt: Receipt) -> Receipt:
         """It is known."""
         return receipt
+
+    def stored(self, path: str) -> Blob:
+        """No file can be had."""
+        raise WeightkitError(f"{path}: is kept nowhere")
 
     def publish(self, receipt: Receipt) -> None:
         """There is no name to give."""
