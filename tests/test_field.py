@@ -110,7 +110,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_each_command_is_a_process_of_its_own(tmp_path: Path) -> None:
     ran = Weightkit()("verify", str(PEER / "meta" / "7B"), cwd=tmp_path)
     assert (ran.status, {one["status"] for one in ran.answer["files"]}) == (0, {"ok"})
-    assert 2**23 < ran.peak_nbytes < 2**30
+    assert ran.peak_nbytes > 2**23, "a child begins with the peak of its parent, so there is no upper bound here"
     assert ran.seconds > 0
     assert Weightkit()("verify", str(tmp_path), "--checksums", str(tmp_path), cwd=tmp_path).status == 1
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import DATA, PEER, Run
 from tests.hub import Hub
-from tests.test_publish import LONG, METHODS, TOKEN, digests, env_of, listed, without_lists
+from tests.test_publish import METHODS, TOKEN, digests, env_of, listed, without_lists
 from weightkit import verify_files
 from weightkit.core.digest import Digest, hash_file
 from weightkit.core.errors import BadSignature, FormatError, PlanError, WeightkitError
@@ -429,7 +429,7 @@ def test_without_the_package_a_line_says_what_installs_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@LONG
+@pytest.mark.rig
 def test_more_damage(tmp_path: Path) -> None:
     """Twenty thousand bundles with random bytes changed, put in, taken out."""
     key, sound, chosen = public_key(OMS / "p384.pub"), (OMS / "p384.sig").read_bytes(), random.Random(15)
