@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.warm import Warm
 from weightkit.core.errors import WeightkitError
 
 DATA = Path(__file__).parent / "data"
@@ -64,6 +66,24 @@ def weightkit(tmp_path: Path) -> Run:
         env = {**os.environ, **{str(k): str(v) for k, v in dict(more.pop("env", {})).items()}}  # type: ignore[call-overload]
         command = [sys.executable, "-m", "weightkit", *map(str, words)]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload]
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm() as found:
+        yield found
+
+
+@pytest.fixture
+def warm_weightkit(tmp_path: Path, warm: Warm) -> Run:
+    """Runs the command line in a process of its own, which need not import torch anew; it must not end in a traceback."""
+
+    def run(*words: object, env: Any = None) -> subprocess.CompletedProcess[str]:
+        done = warm.run(*words, env={**os.environ, **(env or {})}, cwd=tmp_path)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

@@ -89,12 +89,6 @@ def made(method: str, *words: str) -> str:
     return "\n".join(['kind = "result"\nbase = "llama-7b"\n[recipe]', f'method = "{method}"', *words, ""])
 
 
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    with Warm() as found:
-        yield found
-
-
 @pytest.fixture
 def child(hub: Hub, put: Callable[..., None], tmp_path: Path, warm: Warm) -> Child:
     """The command line, or other code, with that catalog and that Hub."""

@@ -19,7 +19,6 @@ import pytest
 
 from tests.conftest import PEER, Run, flip_bit, sha256
 from tests.hub import Hub
-from tests.warm import Warm
 
 pytest.importorskip("huggingface_hub")
 
@@ -27,25 +26,18 @@ BASE, DIFF = PEER / "hf-bin", PEER / "diffs" / "knowlm"
 SHARD = "pytorch_model-00002-of-00004.bin"
 TOKEN = "hf_Right0Token"
 
+READING = {
+    "fetch": ["fetch", "hf://org/diff", "--out", "out"],
+    "stream": ["recover", "--raw", str(BASE), "--diff", "hf://org/diff", "--out", "out", "--stream"],
+}
+"""Commands that read what the Hub holds, in a folder of their own."""
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    with Warm() as found:
-        yield found
-
-
 @pytest.fixture
-def weightkit(tmp_path: Path, warm: Warm) -> Run:
-    """Runs the command line in a process of its own, which need not import torch; it must not end in a traceback."""
-
-    def run(*words: object, env: Any = None) -> subprocess.CompletedProcess[str]:
-        done = warm.run(*words, env={**os.environ, **(env or {})}, cwd=tmp_path)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
-    return run
+def weightkit(warm_weightkit: Run) -> Run:
+    return warm_weightkit
 
 
 @pytest.fixture
@@ -281,14 +273,15 @@ def test_a_token_stays_with_its_host(hub: Hub, tmp_path: Path, words: str) -> No
     shutil.copytree(hub.root / "org", other.root / "org")
     hub.token = TOKEN
     hub.redirect = f"http://localhost:{other.server_port}/resolved"
-    made = {
-        "fetch": ["fetch", "hf://org/diff", "--out", tmp_path / "out"],
-        "stream": ["recover", "--raw", BASE, "--diff", "hf://org/diff", "--out", tmp_path / "out", "--stream"],
-    }[words]
     (tmp_path / "main.py").write_text(REDIRECTED)
-    command = [sys.executable, tmp_path / "main.py", *map(str, made)]
+    command = [sys.executable, tmp_path / "main.py", *READING[words]]
     done = subprocess.run(
-        command, env={**os.environ, **env(hub, tmp_path), "HF_TOKEN": TOKEN}, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **env(hub, tmp_path), "HF_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     other.shutdown()
     other.server_close()
@@ -349,13 +342,11 @@ def test_a_redirect_to_a_name_of_this_machine(hub: Hub, tmp_path: Path, words: s
     other = Hub(tmp_path / "other").start()
     shutil.copytree(hub.root / "org", other.root / "org")
     hub.redirect = f"http://cdn.example.org:{other.server_port}/resolved"
-    made = {
-        "fetch": ["fetch", "hf://org/diff", "--out", tmp_path / "out"],
-        "stream": ["recover", "--raw", BASE, "--diff", "hf://org/diff", "--out", tmp_path / "out", "--stream"],
-    }[words]
     (tmp_path / "main.py").write_text(NAMED)
-    command = [sys.executable, tmp_path / "main.py", str(far_first), *map(str, made)]
-    done = subprocess.run(command, env={**os.environ, **env(hub, tmp_path)}, capture_output=True, text=True, check=False)
+    command = [sys.executable, tmp_path / "main.py", str(far_first), *READING[words]]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **env(hub, tmp_path)}, capture_output=True, text=True, check=False
+    )
     other.shutdown()
     other.server_close()
     assert not other.asked

@@ -20,7 +20,6 @@ from tests import middling
 from tests.conftest import PEER, Run
 from tests.hub import Hub
 from tests.peak import peak
-from tests.warm import Warm
 
 pytest.importorskip("huggingface_hub")
 
@@ -39,22 +38,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    with Warm() as found:
-        yield found
-
-
 @pytest.fixture
-def weightkit(tmp_path: Path, warm: Warm) -> Run:
-    """Runs the command line in a process of its own, which need not import torch; it must not end in a traceback."""
-
-    def run(*words: object, env: Any = None) -> subprocess.CompletedProcess[str]:
-        done = warm.run(*words, env={**os.environ, **(env or {})}, cwd=tmp_path)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
-    return run
+def weightkit(warm_weightkit: Run) -> Run:
+    return warm_weightkit
 
 
 @pytest.fixture
